@@ -1,0 +1,40 @@
+"""What Gofer's actors have in common: the mailbox and the reply."""
+
+import threading
+from typing import Any
+
+import pykka
+
+from actors.mailbox import Channel, Mailbox
+from actors.messages import Ping
+from actors.reply import Held, Reply
+
+
+class Actor(pykka.ThreadingActor):
+    """A pykka actor with Gofer's mailbox and replies, which receives from `channel` if one is given."""
+
+    actor_inbox: Mailbox
+
+    @staticmethod
+    def _create_actor_inbox() -> Mailbox:
+        return Mailbox()
+
+    @staticmethod
+    def _create_future() -> Reply[Any]:
+        return Reply()
+
+    def __init__(self, channel: Channel | None = None) -> None:
+        super().__init__()
+        self.actor_inbox.open(self.actor_stopped, channel)
+
+    def on_receive(self, message: Any) -> Any:
+        """Answer a Ping, and refuse what the subclass did not understand.
+
+        The refusal is an answer, not an exception: pykka lets an actor die of one in a message told.
+        """
+        if isinstance(message, Ping):
+            return threading.current_thread()
+        refusal = Held()
+        name = type(self).__name__
+        refusal.settle(None, TypeError(f"{name} understands no {type(message).__name__} message"))
+        return refusal

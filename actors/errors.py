@@ -1,0 +1,33 @@
+"""What Gofer refuses to do, each with a message for the person who asked."""
+
+
+class GoferError(Exception):
+    """Base of every refusal."""
+
+
+class SettingError(GoferError):
+    """A setting has a value that is not allowed."""
+
+
+class InvalidJob(GoferError, ValueError):
+    """A job cannot be submitted as it is described."""
+
+
+class JobNotFound(GoferError):
+    """No job has this id: it never existed, or it finished long ago and was deleted."""
+
+
+class CapacityReached(GoferError):
+    """As many jobs are pending as the capacity allows."""
+
+
+class Draining(GoferError):
+    """The service is stopping and takes no new job."""
+
+
+class IllegalMove(GoferError):
+    """The job's status, or a newer attempt, does not allow this move."""
+
+
+class StorageFailed(GoferError):
+    """The database could not be opened, read or written; nothing of the message was stored."""

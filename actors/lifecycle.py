@@ -1,0 +1,127 @@
+"""What a job is, and the only moves that it can make.
+
+Pure: time and chance are arguments, and each move is a function from the job before to the job after.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from actors.errors import IllegalMove
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    #: In the mailbox. A Worker's claim moves it on; a crash leaves it pending.
+    PENDING = "pending"
+    #: In one Worker's hands. That Worker's outcome moves it on; a crash sends it back to pending.
+    PROCESSING = "processing"
+    #: Finished with a result.
+    COMPLETED = "completed"
+    #: Finished with an error.
+    FAILED = "failed"
+
+
+FINISHED: Final = frozenset({Status.COMPLETED, Status.FAILED})
+
+#: The legal moves: name → (from, to). Whatever is not here cannot happen.
+MOVES: Final[Mapping[str, tuple[Status, Status]]] = {
+    "claim": (Status.PENDING, Status.PROCESSING),
+    "complete": (Status.PROCESSING, Status.COMPLETED),
+    "fail": (Status.PROCESSING, Status.FAILED),
+    "release": (Status.PROCESSING, Status.PENDING),
+    "recover": (Status.PROCESSING, Status.PENDING),
+}
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as it is stored and shown; a listed one carries neither payload nor result."""
+
+    #: 16 hexadecimal digits that sort in the order in which jobs were accepted.
+    id: str
+    #: Which handler runs it.
+    type: str
+    status: Status
+    created_at: datetime
+    #: How often it was claimed; a claim that a graceful shutdown took back does not count.
+    attempts: int
+    max_retries: int
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    #: Not to be claimed before.
+    run_at: datetime | None = None
+    last_error: str | None = None
+    #: How far the running attempt says it is, from 0 to 1.
+    progress: float | None = None
+    payload: dict[str, Any] | UnsetType = UNSET
+    result: Any = UNSET
+
+
+def new_id(now: datetime, chance: int, last: str) -> str:
+    """Return an id that sorts after `last`: 44 bits of milliseconds, then 20 bits of `chance`.
+
+    The chance keeps two services that were started on one machine from giving out the same ids.
+    """
+    fresh = int(now.timestamp() * 1000) << 20 | chance & 0xFFFFF
+    return f"{max(fresh, int(last, 16) + 1):016x}"
+
+
+def submitted(job_id: str, job_type: str, now: datetime) -> Job:
+    """Return the new job, without its payload."""
+    return Job(
+        id=job_id,
+        type=job_type,
+        status=Status.PENDING,
+        created_at=now,
+        attempts=0,
+        max_retries=0,
+    )
+
+
+def claimed(job: Job, now: datetime) -> Job:
+    """Return the job in a Worker's hands, one attempt further."""
+    return replace(job, status=_moved(job, "claim"), attempts=job.attempts + 1, started_at=now)
+
+
+def completed(job: Job, attempt: int, result: Any, now: datetime) -> Job:
+    """Return the job finished with its result."""
+    return replace(
+        job, status=_ended(job, "complete", attempt), result=result, finished_at=now
+    )
+
+
+def failed(job: Job, attempt: int, error: str, now: datetime) -> Job:
+    """Return the job finished with its error."""
+    return replace(job, status=_ended(job, "fail", attempt), last_error=error, finished_at=now)
+
+
+def released(job: Job, attempt: int) -> Job:
+    """Return the job as it was before its claim: a graceful shutdown uses no attempt up."""
+    status = _ended(job, "release", attempt)
+    return replace(job, status=status, attempts=job.attempts - 1, started_at=None)
+
+
+def recovered(job: Job) -> Job:
+    """Return the job pending after a crash; the attempt counts, or a job that kills would loop."""
+    return replace(job, status=_moved(job, "recover"), started_at=None)
+
+
+def _moved(job: Job, move: str) -> Status:
+    before, after = MOVES[move]
+    if job.status is not before:
+        raise IllegalMove(f"job {job.id} is {job.status}; to {move} it, it must be {before}")
+    return after
+
+
+def _ended(job: Job, move: str, attempt: int) -> Status:
+    """Guard a move that ends an attempt, so that a late Worker never overwrites a newer one."""
+    after = _moved(job, move)
+    if job.attempts != attempt:
+        raise IllegalMove(f"job {job.id} is in attempt {job.attempts}, no longer in {attempt}")
+    return after

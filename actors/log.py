@@ -1,0 +1,57 @@
+"""The log: one format for Gofer, gunicorn and pykka, on stderr."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def logger(actor: str) -> structlog.stdlib.BoundLogger:
+    """Return the logger of an actor; it ends in the standard `logging`, under the name "gofer"."""
+    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger("gofer"),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.render_to_log_kwargs,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        actor=actor,
+    )
+    return bound
+
+
+def config(level: str) -> dict[str, Any]:
+    """Return what logging.config.dictConfig needs to log from `level` up.
+
+    For people if stderr is a terminal, else a JSON object a line.
+    """
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if sys.stderr.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "gofer": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "processors": [
+                    structlog.processors.TimeStamper(fmt="iso"),
+                    structlog.stdlib.add_log_level,
+                    structlog.stdlib.add_logger_name,
+                    structlog.stdlib.ExtraAdder(),
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    *rendering,
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "gofer"}},
+        "root": {"level": level, "handlers": ["stderr"]},
+        "loggers": {
+            # Pykka logs each exception that an actor returns to its asker, traceback and all, as INFO.
+            "pykka": {"level": "WARNING"},
+            "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
+        },
+    }

@@ -1,0 +1,151 @@
+"""The mailbox of an actor, and the channel of jobs that the mailboxes of all Workers share.
+
+Pykka's own inbox is a plain queue. It puts a stop behind everything that is queued (pykka issue 46), cannot
+be shared, and leaves an ask that comes after the end unanswered; this one does none of that.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pykka
+
+from actors.messages import Message
+
+
+class Envelope(Protocol):
+    """What pykka puts into an inbox and takes out of it."""
+
+    message: Any
+    reply_to: pykka.Future[Any] | None
+
+
+class Delivery:
+    """An envelope around a message from the channel, to which nobody expects an answer."""
+
+    __slots__ = ("message", "reply_to")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.reply_to: pykka.Future[Any] | None = None
+
+
+class Channel:
+    """The buffered channel: each message in it goes to exactly one of the mailboxes that receive.
+
+    It has no bound of its own: the JobStore admits no more jobs than the capacity, so `send` never blocks.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        #: Guards the channel and the mailboxes on it; notified when there may be something to take.
+        self.changed = threading.Condition(threading.Lock())
+        self._clock = clock
+        self._ready: deque[Message] = deque()
+        self._later: list[tuple[float, int, Message]] = []
+        self._order = itertools.count()
+        self._is_open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages are still handed out."""
+        return self._is_open
+
+    def send(self, message: Message, delay: float = 0.0) -> None:
+        """Hand the message to one receiver, not before `delay` seconds have passed."""
+        with self.changed:
+            if not self._is_open:
+                return
+            if delay > 0:
+                entry = (self._clock() + delay, next(self._order), message)
+                heapq.heappush(self._later, entry)
+            else:
+                self._ready.append(message)
+            self.changed.notify()
+
+    def close(self) -> None:
+        """Hand out nothing any more and forget what is queued; the JobStore has it as pending."""
+        with self.changed:
+            self._is_open = False
+            self._ready.clear()
+            self._later.clear()
+
+    def has_ready(self) -> bool:
+        """Tell whether a message could be taken now."""
+        with self.changed:
+            self._ripen()
+            return bool(self._ready)
+
+    def take(self) -> Message | None:
+        """Take the next message that is due, if any. The caller holds `changed`."""
+        self._ripen()
+        return self._ready.popleft() if self._ready else None
+
+    def seconds_to_next(self) -> float | None:
+        """Return how long until a message can be taken, None if none is queued. `changed` is held."""
+        if self._ready:
+            return 0.0
+        if not self._later:
+            return None
+        return min(max(0.0, self._later[0][0] - self._clock()), threading.TIMEOUT_MAX)
+
+    def _ripen(self) -> None:
+        while self._later and self._later[0][0] <= self._clock():
+            self._ready.append(heapq.heappop(self._later)[2])
+
+
+class Mailbox:
+    """One actor's inbox: its own messages, and behind them those of the channel it receives from.
+
+    Its own come first, so a stop overtakes every queued job; and since teardown sees only its own,
+    a stopping Worker takes nothing from its siblings.
+    """
+
+    def __init__(self) -> None:
+        self._channel = Channel()
+        self._own: deque[Envelope] = deque()
+        self._stopped = threading.Event()
+
+    def open(self, stopped: threading.Event, channel: Channel | None = None) -> None:
+        """Say, before the actor starts, what tells its end and which channel it receives from."""
+        self._stopped = stopped
+        self._channel = channel or self._channel
+
+    def put(self, envelope: Envelope, /) -> None:
+        """Queue a message for this actor alone, or answer it at once if the actor has stopped."""
+        with self._channel.changed:
+            if not self._stopped.is_set():
+                self._own.append(envelope)
+                self._channel.changed.notify_all()
+                return
+        if envelope.reply_to is not None:
+            dead = pykka.ActorDeadError("the actor stopped before handling the message")
+            envelope.reply_to.set_exception((pykka.ActorDeadError, dead, None))
+
+    def get(self) -> Envelope:
+        """Wait for the next message. Never raises: pykka calls it outside its `try`."""
+        changed = self._channel.changed
+        with changed:
+            envelope = self._take()
+            while envelope is None:
+                changed.wait(self._channel.seconds_to_next())
+                envelope = self._take()
+            # The notify that woke us may have been meant for what we leave behind, and no other waiter
+            # may know when that is due: whoever leaves wakes the next.
+            if self._channel.seconds_to_next() is not None:
+                changed.notify()
+        return envelope
+
+    def empty(self) -> bool:
+        """Tell whether a message for this actor alone is waiting."""
+        with self._channel.changed:
+            return not self._own
+
+    def _take(self) -> Envelope | None:
+        if self._own:
+            return self._own.popleft()
+        message = self._channel.take()
+        return None if message is None else Delivery(message)

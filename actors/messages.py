@@ -1,0 +1,142 @@
+"""The protocol: every message that an actor of Gofer understands."""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from actors.errors import InvalidJob
+from actors.lifecycle import Status
+
+LONGEST_TYPE: Final = 255
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Base of all messages: small and immutable."""
+
+
+# To any actor.
+
+
+class Ping(Message):
+    """Ask whether the actor runs; answered with the thread that it runs on."""
+
+
+# To the JobStore, from whoever has work to give.
+
+
+class Submit(Message, forbid_unknown_fields=True):
+    """Store a pending job and hand it to the mailbox; answered with the Job, without its payload.
+
+    Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored.
+    """
+
+    #: 1 to 255 characters.
+    type: str
+    #: A JSON object.
+    payload: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.type, str) or not 1 <= len(self.type) <= LONGEST_TYPE:
+            raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} characters")
+        if not isinstance(self.payload, dict):
+            raise InvalidJob("`payload` must be an object")
+
+
+class Get(Message):
+    """Answered with the Job, payload and result included. Raises JobNotFound."""
+
+    id: str
+
+
+class ListJobs(Message, forbid_unknown_fields=True):
+    """Answered with a list of Jobs, without payloads and results.
+
+    Raises JobNotFound if `after` is no id; the job itself may have been deleted since.
+    """
+
+    status: Status | None = None
+    type: str | None = None
+    #: At the most so many jobs.
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    #: Only jobs that come after this one in the order asked for.
+    after: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
+    #: The order of submission, or its reverse.
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+class Await(Message):
+    """Answered with the Job once it is finished, or as it then is when the service stops.
+
+    Raises JobNotFound.
+    """
+
+    id: str
+
+
+# To the JobStore, from a Worker.
+
+
+class Claim(Message):
+    """Take a pending job; answered with the Job, or None if it is no longer pending."""
+
+    id: str
+
+
+class Complete(Message):
+    """End an attempt with its result, which is JSON. Raises IllegalMove if it is not the current one."""
+
+    id: str
+    attempt: int
+    result: Any
+
+
+class Fail(Message):
+    """End an attempt with an error. Raises IllegalMove if it is not the current one."""
+
+    id: str
+    attempt: int
+    error: str
+
+
+class Release(Message):
+    """Give a claimed job back as if it had not been claimed. Raises IllegalMove likewise."""
+
+    id: str
+    attempt: int
+
+
+class Progress(Message):
+    """Say how far the running attempt is, from 0 to 1; to be told, not asked."""
+
+    id: str
+    value: float
+
+
+Outcome = Complete | Fail | Release
+
+
+# To the JobStore, from the wiring.
+
+
+class Recover(Message):
+    """Hand every job that an earlier process left unfinished to the mailbox; answered with how many."""
+
+
+class Drain(Message):
+    """Refuse every Submit from now on, and answer every Await."""
+
+
+# To a Worker, through the channel.
+
+
+class Run(Message):
+    """Claim and run the job."""
+
+    id: str
+
+
+class Record(Message):
+    """Tell the JobStore of an outcome that it could not store before."""
+
+    outcome: Outcome

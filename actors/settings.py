@@ -1,0 +1,70 @@
+"""The settings, read once from the environment."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from actors.errors import SettingError
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set. Each description says what is allowed, and ends the message on a wrong value."""
+
+    host: Annotated[str, Meta(min_length=1, description="a host name or an IP address")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="a port, from 0 to 65535")] = 8080
+    database: Annotated[
+        str, Meta(min_length=1, description="the path of a file, or :memory:")
+    ] = ":memory:"
+    workers: Annotated[
+        int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")
+    ] = 1
+    capacity: Annotated[
+        int, Meta(ge=1, description="a whole number of pending jobs, at least 1")
+    ] = 10_000
+    simulated_seconds: Annotated[
+        float, Meta(ge=0, le=86400, description="a number of seconds, from 0 to 86400")
+    ] = 1.0
+    keep_finished: Annotated[
+        int, Meta(ge=0, description="a whole number of finished jobs, or 0 to keep all")
+    ] = 100_000
+    log: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Meta(description="DEBUG, INFO, WARNING or ERROR"),
+    ] = "INFO"
+
+
+#: Names that other services use too, and so carry no prefix.
+UNPREFIXED = ("HOST", "PORT")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings. Raises SettingError, in one line, for a value or a name that is not allowed."""
+    fields = {_variable(field): field for field in Settings.__struct_fields__}
+    for name in environment:
+        if name.startswith("GOFER_") and name not in fields:
+            raise SettingError(f"{name} is no setting; the settings are {', '.join(fields)}")
+    return Settings(
+        **{
+            field: _value(name, field, environment[name])
+            for name, field in fields.items()
+            if name in environment
+        }
+    )
+
+
+def _variable(field: str) -> str:
+    name = field.upper()
+    return name if name in UNPREFIXED else f"GOFER_{name}"
+
+
+def _value(name: str, field: str, text: str) -> Any:
+    kind = get_type_hints(Settings, include_extras=True)[field]
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        allowed = kind.__metadata__[0].description
+        raise SettingError(f"{name} is {text!r}; it must be {allowed}") from None

@@ -1,0 +1,293 @@
+"""The JobStore: the one place where jobs are kept and every status changes."""
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+
+from actors import lifecycle, log
+from actors.actor import Actor
+from actors.database import Database
+from actors.errors import (
+    CapacityReached,
+    Draining,
+    GoferError,
+    InvalidJob,
+    JobNotFound,
+    StorageFailed,
+)
+from actors.lifecycle import FINISHED, Job, Status
+from actors.mailbox import Channel
+from actors.messages import (
+    Await,
+    Claim,
+    Complete,
+    Drain,
+    Fail,
+    Get,
+    ListJobs,
+    Progress,
+    Recover,
+    Release,
+    Run,
+    Submit,
+)
+from actors.reply import Held
+
+#: Messages per commit at the most: enough to share an fsync, few enough that nobody waits for long.
+BATCH: Final = 256
+#: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
+DELETED_AT_ONCE: Final = 4
+
+
+class Batch:
+    """What happens only once the open transaction is durable."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[Held, Any, Exception | None]] = []
+        self.finished: list[Job] = []
+        self.runnable: list[Job] = []
+
+
+class JobStore(Actor):
+    """Owns the database, and answers only what is durable.
+
+    Messages are handled inside an open transaction. When the mailbox is empty, or the batch full, it is
+    committed once, and only then are the answers given and the runnable jobs sent to the channel.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        channel: Channel,
+        *,
+        capacity: int = 10_000,
+        keep_finished: int = 100_000,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__()
+        self._database = database
+        self._channel = channel
+        self._capacity = capacity
+        self._keep_finished = keep_finished
+        self._clock = clock
+        self._log = log.logger("JobStore")
+        self._last_id = database.last_id()
+        self._counts = Counter({status: database.count(status) for status in Status})
+        self._durable_counts = self._counts.copy()
+        self._batch = Batch()
+        self._waiting: dict[str, list[Held]] = {}
+        self._progress: dict[str, float | None] = {}
+        self._is_draining = False
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
+        held = Held()
+        try:
+            answer = self._handle(message)
+        except GoferError as refusal:
+            self._batch.answers.append((held, None, refusal))
+        except Exception as error:  # what the message has written is unknown, so all of the batch goes
+            self._batch.answers.append((held, None, None))
+            self._roll_back(error)
+        else:
+            if isinstance(answer, Held):
+                held = answer
+            else:
+                self._batch.answers.append((held, answer, None))
+        if len(self._batch.answers) >= BATCH or self.actor_inbox.empty():
+            self._commit()
+        return held
+
+    def on_stop(self) -> None:
+        """Commit, answer everyone and close."""
+        self._commit()
+        self._answer_waiting()
+        self._database.close()
+        self._log.info("job store stopped", **self._counts)
+
+    def on_failure(self, *_exc_info: object) -> None:
+        """Leave nobody without an answer."""
+        self._roll_back(StorageFailed("the JobStore has failed"))
+        self._database.close()
+
+    # What each message does.
+
+    def _handle(self, message: Any) -> Any:
+        match message:
+            case Submit():
+                return self._submit(message)
+            case Claim(id=job_id):
+                return self._claim(job_id)
+            case Complete(id=job_id, attempt=attempt, result=result):
+                job = self._find(job_id)
+                return self._finish(
+                    job, lifecycle.completed(job, attempt, result, self._clock())
+                )
+            case Fail(id=job_id, attempt=attempt, error=error):
+                job = self._find(job_id)
+                return self._finish(job, lifecycle.failed(job, attempt, error, self._clock()))
+            case Release(id=job_id, attempt=attempt):
+                job = self._find(job_id)
+                return self._requeue(job, lifecycle.released(job, attempt))
+            case Progress(id=job_id, value=value):
+                return self._note_progress(job_id, value)
+            case Get(id=job_id):
+                return self._read(job_id)
+            case ListJobs():
+                return self._list(message)
+            case Await(id=job_id):
+                return self._await(job_id)
+            case Recover():
+                return self._recover()
+            case Drain():
+                return self._drain()
+            case _:
+                return super().on_receive(message)
+
+    def _submit(self, message: Submit) -> Job:
+        if self._is_draining:
+            raise Draining("the service is stopping and takes no new job; send it to the next one")
+        if self._counts[Status.PENDING] >= self._capacity:
+            raise CapacityReached(
+                f"{self._capacity} jobs are pending, which is the capacity; try again later"
+            )
+        payload = _json(message.payload)
+        now = self._clock()
+        self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
+        job = lifecycle.submitted(self._last_id, message.type, now)
+        self._database.insert(job, payload)
+        self._counts[job.status] += 1
+        self._batch.runnable.append(job)
+        return job
+
+    def _claim(self, job_id: str) -> Job | None:
+        job = self._database.get(job_id)
+        if job is None or job.status is not Status.PENDING:
+            return None
+        claimed = lifecycle.claimed(job, self._clock())
+        self._move(job, claimed)
+        self._progress[job_id] = None
+        return claimed
+
+    def _finish(self, before: Job, after: Job) -> None:
+        self._move(before, after)
+        self._batch.finished.append(after)
+        self._delete_old()
+
+    def _requeue(self, before: Job, after: Job) -> None:
+        self._move(before, after)
+        self._batch.runnable.append(after)
+
+    def _note_progress(self, job_id: str, value: float) -> None:
+        if job_id in self._progress:
+            self._progress[job_id] = value
+
+    def _read(self, job_id: str) -> Job:
+        job = self._database.get(job_id)
+        if job is None:
+            raise JobNotFound(f"there is no job {job_id}")
+        return self._with_progress(job)
+
+    def _list(self, query: ListJobs) -> list[Job]:
+        jobs = self._database.page(
+            status=query.status,
+            job_type=query.type,
+            after=query.after,
+            limit=query.limit,
+            newest_first=query.order == "newest",
+        )
+        return [self._with_progress(job) for job in jobs]
+
+    def _await(self, job_id: str) -> Job | Held:
+        job = self._read(job_id)
+        if job.status in FINISHED or self._is_draining:
+            return job
+        held = Held()
+        self._waiting.setdefault(job_id, []).append(held)
+        return held
+
+    def _recover(self) -> int:
+        for job in list(self._database.page(status=Status.PROCESSING)):
+            self._move(job, lifecycle.recovered(job))
+        self._batch.runnable.extend(self._database.page(status=Status.PENDING))
+        return len(self._batch.runnable)
+
+    def _drain(self) -> None:
+        self._is_draining = True
+        self._commit()
+        self._answer_waiting()
+
+    # How a move is made.
+
+    def _find(self, job_id: str) -> Job:
+        job = self._database.summary(job_id)
+        if job is None:
+            raise JobNotFound(f"there is no job {job_id}")
+        return job
+
+    def _move(self, before: Job, after: Job) -> None:
+        self._database.update(before, after)
+        self._counts[before.status] -= 1
+        self._counts[after.status] += 1
+
+    def _delete_old(self) -> None:
+        finished = sum(self._counts[status] for status in FINISHED)
+        if self._keep_finished and finished > self._keep_finished:
+            excess = min(finished - self._keep_finished, DELETED_AT_ONCE)
+            self._counts.subtract(self._database.delete_oldest_finished(excess))
+
+    def _with_progress(self, job: Job) -> Job:
+        progress = self._progress.get(job.id)
+        if progress is None or job.status is not Status.PROCESSING:
+            return job
+        return lifecycle.replace(job, progress=progress)
+
+    # How a batch ends.
+
+    def _commit(self) -> None:
+        try:
+            self._database.commit()
+        except sqlite3.Error as error:
+            self._roll_back(error)
+            return
+        batch, self._batch = self._batch, Batch()
+        self._durable_counts = self._counts.copy()
+        for job in batch.runnable:
+            self._channel.send(Run(job.id), self._seconds_until(job.run_at))
+        for held, answer, refusal in batch.answers:
+            held.settle(answer, refusal)
+        for job in batch.finished:
+            self._progress.pop(job.id, None)
+            for held in self._waiting.pop(job.id, ()):
+                held.settle(self._database.get(job.id) or job)
+
+    def _roll_back(self, error: Exception) -> None:
+        self._log.error("nothing of this batch was stored", error=repr(error), exc_info=error)
+        batch, self._batch = self._batch, Batch()
+        self._database.rollback()
+        self._counts = self._durable_counts.copy()
+        failure = StorageFailed(f"nothing was stored, the database failed: {error}")
+        for held, _, refusal in batch.answers:
+            held.settle(None, refusal or failure)
+
+    def _answer_waiting(self) -> None:
+        for job_id, waiting in self._waiting.items():
+            for held in waiting:
+                held.settle(self._read(job_id))
+        self._waiting.clear()
+
+    def _seconds_until(self, time: datetime | None) -> float:
+        return 0.0 if time is None else (time - self._clock()).total_seconds()
+
+
+def _json(payload: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidJob(f"`payload` is not JSON: {error}") from None

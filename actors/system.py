@@ -1,0 +1,83 @@
+"""The wiring: which actors there are, what each is given, in which order they start and stop."""
+
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import pykka
+
+from actors.database import Database
+from actors.grace import Grace
+from actors.handlers import simulated
+from actors.mailbox import Channel
+from actors.messages import Drain, Ping, Recover
+from actors.settings import Settings
+from actors.store import JobStore
+from actors.worker import Worker
+
+
+class System:
+    """A running JobStore and its Workers; as a context manager it stops them on the way out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._channel = Channel()
+        self._grace = Grace()
+        self.store: pykka.ActorRef[JobStore] = JobStore.start(
+            Database(settings.database),
+            self._channel,
+            capacity=settings.capacity,
+            keep_finished=settings.keep_finished,
+        )
+        handler = simulated(settings.simulated_seconds)
+        self.workers: list[pykka.ActorRef[Worker]] = [
+            Worker.start(self.store, self._channel, handler, self._grace)
+            for _ in range(settings.workers)
+        ]
+        self._threads: list[threading.Thread] = [ref.ask(Ping()) for ref in self._actors()]
+        self.store.ask(Recover())
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the service is stopping."""
+        return not self._channel.is_open
+
+    def dead(self) -> list[str]:
+        """Name the actors that have stopped, by choice or by failure."""
+        return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]
+
+    def drain(self, grace: float) -> None:
+        """Take no new job and start none; give the running ones back after `grace` seconds.
+
+        Returns at once. May be called from any thread, and again.
+        """
+        self._grace.begin(grace)
+        self._channel.close()
+        if self.store.is_alive():
+            self.store.tell(Drain())
+
+    def stop(self, grace: float = 25.0) -> None:
+        """Drain, then stop the Workers, then the JobStore; return when every thread has ended."""
+        self.drain(grace)
+        for ref in reversed(self._actors()):
+            ref.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _actors(self) -> list[pykka.ActorRef[Any]]:
+        return [self.store, *self.workers]
+
+
+def start(settings: Settings | None = None) -> System:
+    """Start the actors. Raises StorageFailed if the database cannot be used."""
+    return System(settings or Settings())

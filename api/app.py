@@ -1,0 +1,21 @@
+"""The Falcon app: which path leads where."""
+
+import falcon.asgi
+
+from actors.system import System
+from api import problems
+from api.health import Health
+from api.jobs import Jobs, OneJob
+from api.request import Request
+
+App = falcon.asgi.App[Request, falcon.asgi.Response]
+
+
+def create_app(system: System) -> App:
+    """Return the ASGI app in front of these actors."""
+    app: App = falcon.asgi.App(request_type=Request)
+    problems.install(app)
+    app.add_route("/jobs", Jobs(system.store))
+    app.add_route("/jobs/{job_id}", OneJob(system.store))
+    app.add_route("/health", Health(system))
+    return app

@@ -1,0 +1,72 @@
+"""The jobs over HTTP."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import falcon
+import falcon.asgi
+import msgspec
+import pykka
+from msgspec.structs import replace
+
+from actors.lifecycle import Job, Status
+from actors.messages import Get, ListJobs, Submit
+from actors.store import JobStore
+from api.asking import ask
+from api.request import Request
+
+
+class Jobs:
+    """`/jobs`: submit one, list many."""
+
+    def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
+        self._store = store
+        self._decoder = msgspec.json.Decoder(Submit)
+        self._encoder = msgspec.json.Encoder()
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Submit a job."""
+        job: Job = await ask(self._store, self._submission(await req.json_body()))
+        resp.status = falcon.HTTP_201
+        resp.location = f"/jobs/{job.id}"
+        resp.data = self._encoder.encode(job)
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """List jobs, with a Link to the next page if there is one (RFC 8288)."""
+        query = self._query(req.params)
+        one_more = replace(query, limit=query.limit + 1)
+        jobs: list[Job] = await ask(self._store, one_more)
+        page = jobs[: query.limit]
+        if len(jobs) > len(page):
+            resp.append_link(f"/jobs?{urlencode({**req.params, 'after': page[-1].id})}", "next")
+        resp.data = self._encoder.encode(page)
+
+    def _submission(self, body: bytes) -> Submit:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise falcon.HTTPBadRequest(description=f"not a job: {error}") from None
+        except UnicodeDecodeError as error:
+            raise falcon.HTTPBadRequest(description=f"not UTF-8: {error}") from None
+        except RecursionError:
+            raise falcon.HTTPBadRequest(description="the JSON is nested too deeply") from None
+
+    def _query(self, parameters: Any) -> ListJobs:
+        try:
+            return msgspec.convert(parameters, ListJobs, strict=False)
+        except msgspec.ValidationError as error:
+            raise falcon.HTTPBadRequest(
+                description=f"{error}; a list takes `limit` (1 to 1000), `after` (a job id),"
+                f" `order` (oldest or newest), `type` and `status` ({', '.join(Status)})"
+            ) from None
+
+
+class OneJob:
+    """`/jobs/{id}`."""
+
+    def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
+        self._store = store
+
+    async def on_get(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """Show a job with its payload and result."""
+        resp.data = msgspec.json.encode(await ask(self._store, Get(job_id)))

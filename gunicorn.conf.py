@@ -1,0 +1,101 @@
+"""gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`."""
+
+import os
+import signal
+import sys
+
+from gunicorn.arbiter import Arbiter
+from pykka import ActorRegistry
+
+import actors
+from actors import log
+from api import create_app
+
+try:
+    settings = actors.from_environment(os.environ)
+except actors.GoferError as error:
+    sys.exit(f"gofer: {error}")
+
+host = f"[{settings.host}]" if ":" in settings.host else settings.host
+bind = f"{host}:{settings.port}"
+logconfig_dict = log.config(settings.log)
+
+# The actors live in the one worker process: a second would be a second store.
+workers = 1
+worker_class = "asgi"
+asgi_loop = "asyncio"
+# Only the factory is loaded here; post_worker_init calls it, with the actors, after the fork.
+wsgi_app = "api:create_app"
+# Gofer stops in worker_exit, which runs on every way out; the lifespan shutdown does not.
+asgi_lifespan = "off"
+# One socket path per user: a second gunicorn would take over the first one's.
+control_socket_disable = True
+
+#: Seconds from the stop signal until gunicorn's master kills the worker.
+graceful_timeout = 30
+#: Seconds from the stop signal for which a running job may go on; the rest is for giving it back.
+GRACE = graceful_timeout - 5
+#: Seconds from the stop signal for which open connections may still be answered.
+CONNECTION_GRACE = 1.2
+
+
+def on_starting(server):
+    """Refuse what would break "one process owns the actors"."""
+    cfg = server.cfg
+    refusals = {
+        f"{cfg.workers} workers: the actors live in one process, so leave workers at 1;"
+        " GOFER_WORKERS sets how many jobs run at once": cfg.workers != 1,
+        f"worker class {cfg.worker_class_str}: leave it at asgi": cfg.worker_class_str != "asgi",
+        "preload_app: actors do not survive the fork, so leave it off": cfg.preload_app,
+        "max_requests: a restart would interrupt jobs, so leave it at 0": cfg.max_requests,
+        "reuse_port: a second service would take half of the requests, so leave it off":
+            cfg.reuse_port,
+    }
+    for refusal, applies in refusals.items():
+        if applies:
+            sys.exit(f"gofer: cannot run with {refusal}")
+
+
+def nworkers_changed(server, new_value, old_value):
+    """Take back what SIGTTIN asks for."""
+    if old_value is not None and new_value > 1:
+        server.log.error("gofer: one worker process is all there can be; SIGTTIN is ignored")
+        server.num_workers = 1
+
+
+def post_worker_init(worker):
+    """Start the actors, in the process that will serve, before it accepts."""
+    try:
+        worker.system = actors.start(settings)
+    except actors.GoferError as error:
+        worker.log.error("gofer: %s", error)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    worker.asgi = create_app(worker.system)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        worker.loop.add_signal_handler(signum, begin_to_stop, worker)
+    # They are the master's business, and would kill a worker that gets them by mistake.
+    for signum in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def begin_to_stop(worker):
+    """Accept no connection and take no job any more; let gunicorn's loop come to its end."""
+    for server in worker.servers:
+        server.close()
+    worker.system.drain(GRACE)
+    worker.handle_exit_signal()
+    # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
+    worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
+    # Once is enough; and when the loop is closed a second signal would kill in the middle of a job.
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+        worker.loop.remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def worker_exit(server, worker):
+    """Stop the actors, the last started first: the Workers, then the JobStore."""
+    system = getattr(worker, "system", None)
+    if system is not None:  # it is None in the master, and after a boot that failed
+        system.drain(GRACE)
+        ActorRegistry.stop_all()
+        system.stop()
