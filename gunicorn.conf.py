@@ -1,5 +1,6 @@
 """gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`."""
 
+import logging.config
 import os
 import signal
 import sys
@@ -18,12 +19,16 @@ except actors.GoferError as error:
 
 host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{host}:{settings.port}"
-logconfig_dict = log.config(settings.log)
+# Not logconfig_dict: with it gunicorn also makes an access log record of every request.
+logging.config.dictConfig(log.config(settings.log))
+errorlog = None
+loglevel = settings.log
 
 # The actors live in the one worker process: a second would be a second store.
 workers = 1
 worker_class = "asgi"
-asgi_loop = "asyncio"
+# Measured: 1.4 times the requests of asyncio's own loop (benchmarks/http.py).
+asgi_loop = "uvloop"
 # Only the factory is loaded here; post_worker_init calls it, with the actors, after the fork.
 wsgi_app = "api:create_app"
 # Gofer stops in worker_exit, which runs on every way out; the lifespan shutdown does not.
@@ -48,8 +53,7 @@ def on_starting(server):
         f"worker class {cfg.worker_class_str}: leave it at asgi": cfg.worker_class_str != "asgi",
         "preload_app: actors do not survive the fork, so leave it off": cfg.preload_app,
         "max_requests: a restart would interrupt jobs, so leave it at 0": cfg.max_requests,
-        "reuse_port: a second service would take half of the requests, so leave it off":
-            cfg.reuse_port,
+        "reuse_port: a second service would take half of the requests, so leave it off": cfg.reuse_port,
     }
     for refusal, applies in refusals.items():
         if applies:
@@ -68,7 +72,7 @@ def post_worker_init(worker):
     try:
         worker.system = actors.start(settings)
     except actors.GoferError as error:
-        worker.log.error("gofer: %s", error)
+        worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.asgi = create_app(worker.system)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

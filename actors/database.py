@@ -27,8 +27,8 @@ CREATE TABLE jobs (
     finished_at INTEGER,
     run_at INTEGER,
     last_error TEXT,
-    payload BLOB NOT NULL,
-    result BLOB,
+    payload TEXT NOT NULL,
+    result TEXT,
     CHECK ((finished_at IS NOT NULL) = (status IN ({", ".join(f"'{s}'" for s in sorted(FINISHED))})))
 ) STRICT;
 CREATE INDEX jobs_by_status ON jobs (status);
@@ -52,6 +52,7 @@ class Database:
     """
 
     def __init__(self, path: str) -> None:
+        self._inserts: list[tuple[Any, ...]] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._configure(durable=path != ":memory:")
@@ -80,17 +81,17 @@ class Database:
         if version == 0:
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(
-                f"it has schema version {version}, this Gofer knows {SCHEMA_VERSION}"
-            )
+            raise sqlite3.DatabaseError(f"it has schema version {version}, this Gofer knows {SCHEMA_VERSION}")
 
     def commit(self) -> None:
         """Make all that was written since the last commit durable."""
+        self._insert()
         if self._connection.in_transaction:
             self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
+        self._inserts.clear()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -101,9 +102,7 @@ class Database:
 
     def insert(self, job: Job, payload: bytes) -> None:
         """Add a job that was just submitted, with its payload in JSON."""
-        self._write(
-            "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._inserts.append(
             (
                 _rowid(job.id),
                 job.type,
@@ -112,8 +111,8 @@ class Database:
                 job.attempts,
                 job.max_retries,
                 _from_time(job.run_at),
-                payload,
-            ),
+                payload.decode(),
+            )
         )
 
     def update(self, before: Job, after: Job) -> None:
@@ -129,7 +128,7 @@ class Database:
                 _from_time(after.finished_at),
                 _from_time(after.run_at),
                 after.last_error,
-                None if after.result is msgspec.UNSET else msgspec.json.encode(after.result),
+                None if after.result is msgspec.UNSET else msgspec.json.encode(after.result).decode(),
                 _rowid(before.id),
                 before.status,
                 before.attempts,
@@ -143,11 +142,6 @@ class Database:
         row = self._read(
             f"SELECT {SUMMARY}, payload, result FROM jobs WHERE id = ?", (_rowid(job_id),)
         ).fetchone()
-        return None if row is None else _job(row)
-
-    def summary(self, job_id: str) -> Job | None:
-        """Return the job without payload and result."""
-        row = self._read(f"SELECT {SUMMARY} FROM jobs WHERE id = ?", (_rowid(job_id),)).fetchone()
         return None if row is None else _job(row)
 
     def page(
@@ -191,12 +185,26 @@ class Database:
         )
         return [Status(status) for (status,) in rows.fetchall()]
 
+    def _insert(self) -> None:
+        # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
+        # and getting it back from a busy event loop takes longer than the statement.
+        if self._inserts:
+            rows, self._inserts = msgspec.json.encode(self._inserts).decode(), []
+            self._write(
+                "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
+                " SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6,"
+                " value->>7 FROM json_each(?)",
+                (rows,),
+            )
+
     def _write(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        self._insert()
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
         return self._connection.execute(sql, values)
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        self._insert()
         return self._connection.execute(sql, values)
 
 
@@ -208,7 +216,7 @@ def _rowid(job_id: str) -> int:
 
 
 def _job(row: tuple[Any, ...]) -> Job:
-    payload, result = row[10:] if len(row) > 10 else (None, None)
+    payload, result = row[10:] or (None, None)
     return Job(
         id=f"{row[0]:016x}",
         type=row[1],

@@ -91,9 +91,7 @@ def claimed(job: Job, now: datetime) -> Job:
 
 def completed(job: Job, attempt: int, result: Any, now: datetime) -> Job:
     """Return the job finished with its result."""
-    return replace(
-        job, status=_ended(job, "complete", attempt), result=result, finished_at=now
-    )
+    return replace(job, status=_ended(job, "complete", attempt), result=result, finished_at=now)
 
 
 def failed(job: Job, attempt: int, error: str, now: datetime) -> Job:

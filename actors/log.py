@@ -9,16 +9,15 @@ import structlog
 
 def logger(actor: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of an actor; it ends in the standard `logging`, under the name "gofer"."""
-    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+    bare: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger("gofer"),
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.stdlib.render_to_log_kwargs,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
-        actor=actor,
     )
-    return bound
+    return bare.bind(actor=actor)
 
 
 def config(level: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Await(Message):
 
 
 class Claim(Message):
-    """Take a pending job; answered with the Job, or None if it is no longer pending."""
+    """Take a pending job; answered with the Job, or None if it is not pending or the service stops."""
 
     id: str
 

@@ -1,15 +1,18 @@
 """The answer to an ask: it can be awaited on an asyncio loop, and an actor can hold it back."""
 
 import asyncio
+import contextlib
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
 import pykka
 
 T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
+Waiter = asyncio.Future[None]
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
@@ -20,7 +23,8 @@ class Reply(pykka.Future[T]):
         super().__init__()
         self._lock = threading.Lock()
         self._outcome: tuple[Any, BaseException | None] | None = None
-        self._watchers: list[Callable[[], object]] = []
+        self._blocked: list[threading.Lock] = []
+        self._awaiting: list[tuple[Loop, Waiter]] = []
         self._is_derived = False
 
     def get(self, *, timeout: float | None = None) -> Any:
@@ -31,18 +35,26 @@ class Reply(pykka.Future[T]):
         if self._is_derived:
             return super().get(timeout=timeout)
         if self._outcome is None:
-            settled = threading.Event()
-            self._watch(settled.set)
-            if not settled.wait(timeout):
-                raise pykka.Timeout(f"{timeout} seconds")
+            self._block(timeout)
         return self._answer()
 
     def __await__(self) -> Generator[Any, None, T]:
+        return self.within(None).__await__()
+
+    async def within(self, seconds: float | None) -> T:
+        """Await the answer, for so many seconds at the most. Raises pykka.Timeout."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        with self._lock:
+            if self._outcome is None:
+                self._awaiting.append((loop, waiter))
         if self._outcome is None:
-            loop = asyncio.get_running_loop()
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._watch(lambda: _wake(loop, waiter))
-            yield from waiter
+            timer = None if seconds is None else loop.call_later(seconds, _wake, [waiter])
+            await waiter
+            if timer is not None:
+                timer.cancel()
+        if self._outcome is None:
+            raise pykka.Timeout(f"no answer in {seconds} seconds")
         answer: T = self._answer()
         return answer
 
@@ -51,32 +63,36 @@ class Reply(pykka.Future[T]):
         if isinstance(value, Held):
             value.bind(self)
         else:
-            self.settle(value, None)
+            wake(self.settle(value, None))
 
     def set_exception(self, exc_info: ExcInfo | None = None) -> None:
         """Settle with the exception being handled, or the one in `exc_info`."""
-        self.settle(None, (exc_info or sys.exc_info())[1])
+        wake(self.settle(None, (exc_info or sys.exc_info())[1]))
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Derive the answer from another future's, as pykka's `map` and `stop` do."""
         self._is_derived = True
         super().set_get_hook(func)
 
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        """Give the answer, once, to everyone who waits for it."""
+    def settle(self, value: Any, error: BaseException | None) -> list[tuple[Loop, Waiter]]:
+        """Give the answer, once; return who is to be woken for it."""
         with self._lock:
             if self._outcome is not None:
                 raise RuntimeError("this reply has its answer already")
             self._outcome = (value, error)
-        for watcher in self._watchers:
-            watcher()
+        for settled in self._blocked:
+            settled.release()
+        return self._awaiting
 
-    def _watch(self, watcher: Callable[[], object]) -> None:
+    def _block(self, timeout: float | None) -> None:
+        settled = threading.Lock()
+        settled.acquire()  # settle() releases it
         with self._lock:
-            if self._outcome is None:
-                self._watchers.append(watcher)
+            if self._outcome is not None:
                 return
-        watcher()
+            self._blocked.append(settled)
+        if not settled.acquire(timeout=-1 if timeout is None else timeout):
+            raise pykka.Timeout(f"no answer in {timeout} seconds")
 
     def _answer(self) -> Any:
         assert self._outcome is not None
@@ -98,20 +114,26 @@ class Held:
     def bind(self, reply: Reply[Any]) -> None:
         """Say who asked; pykka does so after the handler has returned."""
         self._reply = reply
-        self._pass_on()
+        if self._outcome is not None:
+            wake(reply.settle(*self._outcome))
 
-    def settle(self, value: Any, error: BaseException | None = None) -> None:
-        """Give the answer; a message that was told has nobody to hear it."""
+    def settle(self, value: Any, error: BaseException | None = None) -> list[tuple[Loop, Waiter]]:
+        """Give the answer; return who is to be woken for it, nobody if the message was only told."""
         self._outcome = (value, error)
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._reply is not None and self._outcome is not None:
-            self._reply.settle(*self._outcome)
+        return [] if self._reply is None else self._reply.settle(value, error)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
-    try:
-        loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
-    except RuntimeError:
-        pass  # The loop was closed under the asker: nobody is left to be woken.
+def wake(waiting: Iterable[tuple[Loop, Waiter]]) -> None:
+    """Wake who awaits a settled reply: one system call for each loop, not for each reply."""
+    by_loop: dict[Loop, list[Waiter]] = {}
+    for loop, waiter in waiting:
+        by_loop.setdefault(loop, []).append(waiter)
+    for loop, waiters in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # The loop was closed under the asker.
+            loop.call_soon_threadsafe(_wake, waiters)
+
+
+def _wake(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

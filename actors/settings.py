@@ -12,19 +12,11 @@ from actors.errors import SettingError
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What can be set. Each description says what is allowed, and ends the message on a wrong value."""
 
-    host: Annotated[str, Meta(min_length=1, description="a host name or an IP address")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[str, Meta(min_length=1, description="a host name or an IP address")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="a port, from 0 to 65535")] = 8080
-    database: Annotated[
-        str, Meta(min_length=1, description="the path of a file, or :memory:")
-    ] = ":memory:"
-    workers: Annotated[
-        int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")
-    ] = 1
-    capacity: Annotated[
-        int, Meta(ge=1, description="a whole number of pending jobs, at least 1")
-    ] = 10_000
+    database: Annotated[str, Meta(min_length=1, description="the path of a file, or :memory:")] = ":memory:"
+    workers: Annotated[int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")] = 1
+    capacity: Annotated[int, Meta(ge=1, description="a whole number of pending jobs, at least 1")] = 10_000
     simulated_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="a number of seconds, from 0 to 86400")
     ] = 1.0

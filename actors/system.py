@@ -30,8 +30,7 @@ class System:
         )
         handler = simulated(settings.simulated_seconds)
         self.workers: list[pykka.ActorRef[Worker]] = [
-            Worker.start(self.store, self._channel, handler, self._grace)
-            for _ in range(settings.workers)
+            Worker.start(self.store, self._channel, handler, self._grace) for _ in range(settings.workers)
         ]
         self._threads: list[threading.Thread] = [ref.ask(Ping()) for ref in self._actors()]
         self.store.ask(Recover())

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 import pykka
-from actors import log
 
+from actors import log
 from actors.actor import Actor
 from actors.errors import GoferError, StorageFailed
 from actors.grace import Grace
@@ -54,6 +54,7 @@ class Worker(Actor):
                 return super().on_receive(message)
         if not self._channel.has_ready():
             self._confirm()
+        return None
 
     def on_stop(self) -> None:
         """See the last outcome stored."""
@@ -88,7 +89,7 @@ class Worker(Actor):
         except _Released:
             self._log.info("job released, the grace is over", job=job.id)
             return Release(job.id, job.attempts)
-        except BaseException as error:  # SystemExit too: it would stop every actor (pykka's loop)
+        except BaseException as error:  # noqa: BLE001 - pykka stops every actor on a SystemExit
             self._log.exception("job failed", job=job.id, type=job.type)
             return Fail(job.id, job.attempts, f"{type(error).__name__}: {error}")
         return Complete(job.id, job.attempts, result)

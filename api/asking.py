@@ -1,11 +1,11 @@
 """Asking an actor from a responder: with a time limit, so that no request ever hangs."""
 
-import asyncio
 from typing import Any, Final
 
 import pykka
 
 from actors.messages import Message
+from actors.reply import Reply
 
 #: Seconds that an actor has to answer.
 ANSWER_LIMIT: Final = 5.0
@@ -16,9 +16,9 @@ async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
 
     Raises what the actor raises, ActorDeadError if it has stopped, or Timeout.
     """
+    reply: Reply[Any] = actor.ask(message, block=False)
     try:
-        async with asyncio.timeout(ANSWER_LIMIT):
-            return await actor.ask(message, block=False)
-    except TimeoutError:
+        return await reply.within(ANSWER_LIMIT)
+    except pykka.Timeout:
         name = actor.actor_class.__name__
         raise pykka.Timeout(f"the {name} gave no answer in {ANSWER_LIMIT:g} seconds") from None

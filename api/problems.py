@@ -37,9 +37,7 @@ async def _raise_as_http(
     _params: dict[str, Any],
     **_websocket: object,
 ) -> NoReturn:
-    status, retry_after = next(
-        answer for kind, answer in ANSWERS.items() if isinstance(error, kind)
-    )
+    status, retry_after = next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     raise falcon.HTTPError(status, description=str(error), headers=headers)
 

@@ -1,4 +1,4 @@
-"""How many jobs a second does Gofer take over HTTP, and how does that compare?
+"""How many jobs a second Gofer takes over HTTP, and how that compares.
 
 Needs `wrk` (Debian: apt-get install wrk). Run it from the top of the checkout:
 
