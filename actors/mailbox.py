@@ -125,8 +125,8 @@ class Mailbox:
             dead = pykka.ActorDeadError("the actor stopped before handling the message")
             envelope.reply_to.set_exception((pykka.ActorDeadError, dead, None))
 
-    def get(self) -> Envelope:
-        """Wait for the next message. Never raises: pykka calls it outside its `try`."""
+    def get(self) -> Any:
+        """Wait for the next envelope. Never raises: pykka calls it outside its `try`."""
         changed = self._channel.changed
         with changed:
             envelope = self._take()

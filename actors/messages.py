@@ -18,14 +18,14 @@ class Message(msgspec.Struct, frozen=True):
 # To any actor.
 
 
-class Ping(Message):
+class Ping(Message, frozen=True):
     """Ask whether the actor runs; answered with the thread that it runs on."""
 
 
 # To the JobStore, from whoever has work to give.
 
 
-class Submit(Message, forbid_unknown_fields=True):
+class Submit(Message, frozen=True, forbid_unknown_fields=True):
     """Store a pending job and hand it to the mailbox; answered with the Job, without its payload.
 
     Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored.
@@ -43,13 +43,13 @@ class Submit(Message, forbid_unknown_fields=True):
             raise InvalidJob("`payload` must be an object")
 
 
-class Get(Message):
+class Get(Message, frozen=True):
     """Answered with the Job, payload and result included. Raises JobNotFound."""
 
     id: str
 
 
-class ListJobs(Message, forbid_unknown_fields=True):
+class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     """Answered with a list of Jobs, without payloads and results.
 
     Raises JobNotFound if `after` is no id; the job itself may have been deleted since.
@@ -65,7 +65,7 @@ class ListJobs(Message, forbid_unknown_fields=True):
     order: Literal["oldest", "newest"] = "oldest"
 
 
-class Await(Message):
+class Await(Message, frozen=True):
     """Answered with the Job once it is finished, or as it then is when the service stops.
 
     Raises JobNotFound.
@@ -77,13 +77,13 @@ class Await(Message):
 # To the JobStore, from a Worker.
 
 
-class Claim(Message):
+class Claim(Message, frozen=True):
     """Take a pending job; answered with the Job, or None if it is not pending or the service stops."""
 
     id: str
 
 
-class Complete(Message):
+class Complete(Message, frozen=True):
     """End an attempt with its result, which is JSON. Raises IllegalMove if it is not the current one."""
 
     id: str
@@ -91,7 +91,7 @@ class Complete(Message):
     result: Any
 
 
-class Fail(Message):
+class Fail(Message, frozen=True):
     """End an attempt with an error. Raises IllegalMove if it is not the current one."""
 
     id: str
@@ -99,14 +99,14 @@ class Fail(Message):
     error: str
 
 
-class Release(Message):
+class Release(Message, frozen=True):
     """Give a claimed job back as if it had not been claimed. Raises IllegalMove likewise."""
 
     id: str
     attempt: int
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """Say how far the running attempt is, from 0 to 1; to be told, not asked."""
 
     id: str
@@ -119,24 +119,24 @@ Outcome = Complete | Fail | Release
 # To the JobStore, from the wiring.
 
 
-class Recover(Message):
+class Recover(Message, frozen=True):
     """Hand every job that an earlier process left unfinished to the mailbox; answered with how many."""
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Refuse every Submit from now on, and answer every Await."""
 
 
 # To a Worker, through the channel.
 
 
-class Run(Message):
+class Run(Message, frozen=True):
     """Claim and run the job."""
 
     id: str
 
 
-class Record(Message):
+class Record(Message, frozen=True):
     """Tell the JobStore of an outcome that it could not store before."""
 
     outcome: Outcome

@@ -32,7 +32,7 @@ class System:
         self.workers: list[pykka.ActorRef[Worker]] = [
             Worker.start(self.store, self._channel, handler, self._grace) for _ in range(settings.workers)
         ]
-        self._threads: list[threading.Thread] = [ref.ask(Ping()) for ref in self._actors()]
+        self._threads: list[threading.Thread] = [ref.ask(Ping(), block=True) for ref in self._actors()]
         self.store.ask(Recover())
 
     @property

@@ -15,7 +15,6 @@ from actors.handlers import Handler
 from actors.lifecycle import Job
 from actors.mailbox import Channel
 from actors.messages import Claim, Complete, Fail, Outcome, Progress, Record, Release, Run
-from actors.reply import Reply
 
 #: Seconds between two reports of progress at the least, however often the handler yields.
 PROGRESS_INTERVAL: Final = 0.1
@@ -41,7 +40,7 @@ class Worker(Actor):
         self._grace = grace
         self._clock = clock
         self._log = log.logger("Worker")
-        self._unconfirmed: tuple[Outcome, Reply[None]] | None = None
+        self._unconfirmed: tuple[Outcome, pykka.Future[None]] | None = None
 
     def on_receive(self, message: Any) -> Any:
         """Run a job, or record an outcome that could not be stored before."""

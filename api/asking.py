@@ -16,7 +16,8 @@ async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
 
     Raises what the actor raises, ActorDeadError if it has stopped, or Timeout.
     """
-    reply: Reply[Any] = actor.ask(message, block=False)
+    reply = actor.ask(message, block=False)
+    assert isinstance(reply, Reply)
     try:
         return await reply.within(ANSWER_LIMIT)
     except pykka.Timeout:
