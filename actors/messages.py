@@ -31,14 +31,15 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
     Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored.
     """
 
-    #: 1 to 255 characters.
+    #: 1 to 255 printable characters.
     type: str
     #: A JSON object.
     payload: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if not isinstance(self.type, str) or not 1 <= len(self.type) <= LONGEST_TYPE:
-            raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} characters")
+        is_text = isinstance(self.type, str) and self.type.isprintable()
+        if not is_text or not 1 <= len(self.type) <= LONGEST_TYPE:
+            raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters")
         if not isinstance(self.payload, dict):
             raise InvalidJob("`payload` must be an object")
 

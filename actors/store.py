@@ -227,6 +227,7 @@ class JobStore(Actor):
     def _recover(self) -> int:
         for job in list(self._database.page(status=Status.PROCESSING)):
             self._move(job, lifecycle.recovered(job))
+        self._running.clear()
         self._batch.runnable.extend(self._database.page(status=Status.PENDING))
         return len(self._batch.runnable)
 

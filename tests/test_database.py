@@ -1,0 +1,80 @@
+"""The database file: how it is opened, and what is refused."""
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from actors import lifecycle
+from actors.database import Database
+from actors.errors import StorageFailed
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def pragma(database: Database, name: str) -> object:
+    return database._connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def test_a_file_is_opened_so_that_a_commit_survives_a_power_cut(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "jobs.db"))
+    assert pragma(database, "journal_mode") == "wal"
+    assert pragma(database, "synchronous") == 2
+    assert pragma(database, "locking_mode") == "exclusive"
+    database.close()
+
+
+def test_what_is_committed_is_there_after_a_reopen_to_the_microsecond(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    job = lifecycle.submitted("00000000000000aa", 'quote " and ünïcode', NOW)
+    database = Database(path)
+    database.insert(job, b'{"text":"\\u0000 \\" \xc3\xbc","n":1e400,"big":12345678901234567890123}')
+    database.commit()
+    database.insert(lifecycle.submitted("00000000000000ab", "lost", NOW), b"{}")
+    database.close()
+    reopened = Database(path)
+    stored = reopened._connection.execute("SELECT payload FROM jobs").fetchall()
+    assert stored == [('{"text":"\\u0000 \\" ü","n":1e400,"big":12345678901234567890123}',)]
+    assert list(reopened.page()) == [job]
+    reopened.close()
+
+
+def test_an_update_of_a_job_that_has_moved_on_is_refused() -> None:
+    database = Database(":memory:")
+    job = lifecycle.submitted("00000000000000aa", "email", NOW)
+    database.insert(job, b"{}")
+    claimed = lifecycle.claimed(job, NOW)
+    database.update(job, claimed)
+    with pytest.raises(sqlite3.IntegrityError):
+        database.update(job, claimed)
+
+
+def test_the_schema_refuses_a_pending_job_that_has_finished() -> None:
+    database = Database(":memory:")
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        database._connection.execute(
+            "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, finished_at, payload)"
+            " VALUES (1, 'email', 'pending', 0, 0, 0, 1, '{}')"
+        )
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("this is not a database, and it is long enough to be looked at" * 20)
+    with pytest.raises(StorageFailed, match=r"notes\.txt' cannot be opened: file is not a database"):
+        Database(str(path))
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        Database(str(tmp_path))
+
+
+def test_a_file_of_a_newer_gofer_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StorageFailed, match="schema version 99, this Gofer knows 1"):
+        Database(path)

@@ -1,0 +1,92 @@
+"""The moves of a job, without storage or threads."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import lifecycle
+from actors.errors import IllegalMove
+from actors.lifecycle import MOVES, Job, Status
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+README = Path(__file__).parent.parent / "README.md"
+
+
+def pending() -> Job:
+    return lifecycle.submitted("00000000000000aa", "email", NOW)
+
+
+def processing() -> Job:
+    return lifecycle.claimed(pending(), NOW)
+
+
+def test_a_submitted_job_is_pending_and_was_never_claimed() -> None:
+    job = pending()
+    assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 0, None)
+
+
+def test_a_claim_starts_an_attempt() -> None:
+    job = processing()
+    assert (job.status, job.attempts, job.started_at) == (Status.PROCESSING, 1, NOW)
+
+
+def test_a_completed_job_has_its_result_and_the_time_it_finished() -> None:
+    job = lifecycle.completed(processing(), 1, {"sent": True}, NOW)
+    assert (job.status, job.result, job.finished_at) == (Status.COMPLETED, {"sent": True}, NOW)
+
+
+def test_a_failed_job_has_its_error() -> None:
+    job = lifecycle.failed(processing(), 1, "ValueError: no such user", NOW)
+    assert (job.status, job.last_error) == (Status.FAILED, "ValueError: no such user")
+
+
+def test_a_released_job_is_as_it_was_before_its_claim() -> None:
+    assert lifecycle.released(processing(), 1) == pending()
+
+
+def test_a_recovered_job_has_used_the_attempt_up() -> None:
+    job = lifecycle.recovered(processing())
+    assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
+
+
+def test_a_job_is_claimed_only_once() -> None:
+    with pytest.raises(IllegalMove, match="is processing; to claim it, it must be pending"):
+        lifecycle.claimed(processing(), NOW)
+
+
+def test_an_outcome_of_an_older_attempt_is_refused() -> None:
+    second = lifecycle.claimed(lifecycle.recovered(processing()), NOW)
+    with pytest.raises(IllegalMove, match="in attempt 2, no longer in 1"):
+        lifecycle.completed(second, 1, None, NOW)
+
+
+def test_a_finished_job_makes_no_move_at_all() -> None:
+    done = lifecycle.completed(processing(), 1, None, NOW)
+    with pytest.raises(IllegalMove):
+        lifecycle.failed(done, 1, "late", NOW)
+    with pytest.raises(IllegalMove):
+        lifecycle.released(done, 1)
+
+
+@given(
+    chances=st.lists(st.integers(0, 2**20 - 1), min_size=2, max_size=20),
+    steps=st.lists(st.integers(-5, 5), min_size=2, max_size=20),
+)
+def test_ids_sort_as_jobs_were_accepted_even_if_the_clock_goes_back(
+    chances: list[int], steps: list[int]
+) -> None:
+    now, ids = NOW, ["0"]
+    for chance, step in zip(chances, steps, strict=False):
+        now += timedelta(milliseconds=step)
+        ids.append(lifecycle.new_id(now, chance, ids[-1]))
+    assert ids[1:] == sorted(set(ids[1:]))
+    assert {len(job_id) for job_id in ids[1:]} == {16}
+
+
+def test_the_readme_draws_the_table_of_moves() -> None:
+    lines = ["stateDiagram-v2", "    [*] --> pending: submit"]
+    lines += [f"    {before} --> {after}: {move}" for move, (before, after) in MOVES.items()]
+    assert "```mermaid\n" + "\n".join(lines) + "\n```" in README.read_text()

@@ -1,0 +1,108 @@
+"""What many stored jobs cost."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from actors import lifecycle
+from actors.database import Database
+from actors.lifecycle import Status
+from actors.mailbox import Channel
+from actors.messages import ListJobs
+from actors.store import JobStore
+
+TOP = Path(__file__).parent.parent
+MANY = 300_000
+PAYLOAD = b'{"to":"user@example.com"}'
+
+#: Sends 60,000 jobs through all their moves and prints by how many bytes each has let the process grow.
+GROWTH = """
+import os
+from actors.database import Database
+from actors.mailbox import Channel
+from actors.messages import Claim, Complete, Submit
+from actors.store import JobStore
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+store = JobStore(Database(":memory:"), Channel(), keep_finished=0)
+take = store._channel.take
+def run(jobs):
+    for _ in range(jobs):
+        store.on_receive(Submit("email", {"to": "user@example.com"}))
+        job_id = take().id
+        store.on_receive(Claim(job_id))
+        store.on_receive(Complete(job_id, 1, None))
+run(1000)
+before = resident()
+run(60_000)
+print((resident() - before) / 60_000)
+"""
+
+
+def full_of(jobs: int) -> Database:
+    """Return a database with so many completed jobs."""
+    database = Database(":memory:")
+    now = datetime.now(UTC)
+    done = []
+    job_id = "0"
+    for _ in range(jobs):
+        job_id = lifecycle.new_id(now, 0, job_id)
+        job = lifecycle.submitted(job_id, "email", now)
+        claimed = lifecycle.claimed(job, now)
+        database.insert(job, PAYLOAD)
+        done.append((job, lifecycle.completed(claimed, 1, None, now)))
+    for before, after in done:
+        database.update(before, after)
+    database.commit()
+    return database
+
+
+@pytest.fixture(scope="module")
+def many() -> Iterator[Database]:
+    database = full_of(MANY)
+    yield database
+    database.close()
+
+
+def steps(database: Database, query: ListJobs) -> int:
+    """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
+    store = JobStore(database, Channel())
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    database._connection.set_progress_handler(step, 1)
+    store._list(query)
+    database._connection.set_progress_handler(None, 1)
+    return count
+
+
+def test_a_page_costs_the_same_among_many_jobs_as_among_few(many: Database) -> None:
+    few = full_of(300)
+    for query in (
+        ListJobs(limit=100),
+        ListJobs(limit=100, order="newest"),
+        ListJobs(limit=100, status=Status.COMPLETED),
+        ListJobs(limit=100, status=Status.FAILED),
+        ListJobs(limit=100, type="email"),
+        ListJobs(limit=100, type="unknown"),
+    ):
+        assert 0 < steps(many, query) <= 1.3 * steps(few, query)
+
+
+def test_a_finished_job_takes_less_than_400_bytes_of_the_database(many: Database) -> None:
+    (size,) = many._connection.execute(
+        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    ).fetchone()
+    assert 100 < size / MANY - len(PAYLOAD) < 400
+
+
+def test_a_finished_job_takes_less_than_400_bytes_of_memory() -> None:
+    run = subprocess.run([sys.executable, "-c", GROWTH], cwd=TOP, capture_output=True, text=True, check=True)
+    assert 50 < float(run.stdout) - len(PAYLOAD) < 400
