@@ -27,7 +27,7 @@ loglevel = settings.log
 # The actors live in the one worker process: a second would be a second store.
 workers = 1
 worker_class = "asgi"
-# Measured: 1.4 times the requests of asyncio's own loop (benchmarks/http.py).
+# benchmarks/http.py shows what it gains over asyncio's own loop.
 asgi_loop = "uvloop"
 # Only the factory is loaded here; post_worker_init calls it, with the actors, after the fork.
 wsgi_app = "api:create_app"

@@ -35,7 +35,7 @@ UNPREFIXED = ("HOST", "PORT")
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Read the settings. Raises SettingError, in one line, for a value or a name that is not allowed."""
-    fields = {_variable(field): field for field in Settings.__struct_fields__}
+    fields = {variable(field): field for field in Settings.__struct_fields__}
     for name in environment:
         if name.startswith("GOFER_") and name not in fields:
             raise SettingError(f"{name} is no setting; the settings are {', '.join(fields)}")
@@ -48,7 +48,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     )
 
 
-def _variable(field: str) -> str:
+def variable(field: str) -> str:
+    """Return the name of the environment variable that sets the field."""
     name = field.upper()
     return name if name in UNPREFIXED else f"GOFER_{name}"
 

@@ -33,7 +33,11 @@ class System:
             Worker.start(self.store, self._channel, handler, self._grace) for _ in range(settings.workers)
         ]
         self._threads: list[threading.Thread] = [ref.ask(Ping(), block=True) for ref in self._actors()]
-        self.store.ask(Recover())
+        try:
+            self.store.ask(Recover())
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def is_draining(self) -> bool:

@@ -34,10 +34,13 @@ wrk.body = '{"type":"email","payload":{"to":"user@example.com"}}'
 wrk.headers["Content-Type"] = "application/json"
 """
 SERVICES = {
-    "floor": [*BASELINE, "--worker-class", "asgi", "benchmarks.baselines:floor()"],
+    "floor": [*BASELINE, "--worker-class=asgi", "--asgi-loop=uvloop", "benchmarks.baselines:floor()"],
     "gofer": [*GUNICORN, "--config", "gunicorn.conf.py"],
-    "naive": [*BASELINE, "--worker-class", "gthread", "--threads=32", "benchmarks.baselines:naive()"],
+    "asyncio": [*GUNICORN, "--config", "gunicorn.conf.py", "--asgi-loop=asyncio"],
+    "naive": [*BASELINE, "--worker-class=gthread", "--threads=32", "benchmarks.baselines:naive()"],
 }
+
+UNFINISHED = ("pending", "processing")
 
 
 class Run(NamedTuple):
@@ -62,7 +65,7 @@ def service(name: str) -> Iterator[str]:
         "GOFER_CAPACITY": "100000000",
         "GOFER_LOG": "WARNING",
     }
-    bind = [] if name == "gofer" else ["--bind", f"127.0.0.1:{port}"]
+    bind = [] if "gunicorn.conf.py" in SERVICES[name] else ["--bind", f"127.0.0.1:{port}"]
     process = subprocess.Popen([*SERVICES[name], *bind], env={**os.environ, **settings})
     try:
         url = f"http://127.0.0.1:{port}/jobs"
@@ -90,9 +93,6 @@ def drained(url: str) -> bool:
     return all(not httpx.get(url, params={"status": s, "limit": 1}).json() for s in UNFINISHED)
 
 
-UNFINISHED = ("pending", "processing")
-
-
 def load(name: str, seconds: int, connections: int) -> Run:
     """Put the service under load, then wait until its backlog is gone."""
     with service(name) as url, tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -105,8 +105,8 @@ def load(name: str, seconds: int, connections: int) -> Run:
             time.sleep(0.02)
         return Run(
             per_second=float(found(r"Requests/sec:\s+([\d.]+)", output)),
-            p50_ms=milliseconds(found(r"50%\s+(\S+)", output)),
-            p99_ms=milliseconds(found(r"99%\s+(\S+)", output)),
+            p50_ms=milliseconds(found(r"\n\s+50%\s+(\S+)", output)),
+            p99_ms=milliseconds(found(r"\n\s+99%\s+(\S+)", output)),
             drain_seconds=time.perf_counter() - ended,
             not_created=int(found(r"Non-2xx or 3xx responses: (\d+)", output, "0")),
         )
@@ -151,7 +151,7 @@ def main() -> None:
             f"{name:8}{run.per_second:10.0f}{run.p50_ms:10.2f}{run.p99_ms:10.2f}"
             f"{run.drain_seconds:10.2f}{run.not_created:10.0f}"
         )
-    for other in ("floor", "naive"):
+    for other in ("floor", "naive", "asyncio"):
         ratio = medians["gofer"].per_second / medians[other].per_second
         print(f"gofer / {other}: {ratio:.2f}")
 
