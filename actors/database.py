@@ -52,13 +52,18 @@ class Database:
     """
 
     def __init__(self, path: str) -> None:
+        #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise _cannot_open(path, error) from error
+        try:
             self._configure(durable=path != ":memory:")
             self._create()
         except sqlite3.Error as error:
-            raise StorageFailed(f"the database {path!r} cannot be opened: {error}") from error
+            self._connection.close()
+            raise _cannot_open(path, error) from error
 
     def _configure(self, *, durable: bool) -> None:
         if not durable:
@@ -206,6 +211,10 @@ class Database:
     def _read(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         self._insert()
         return self._connection.execute(sql, values)
+
+
+def _cannot_open(path: str, error: sqlite3.Error) -> StorageFailed:
+    return StorageFailed(f"the database {path!r} cannot be opened: {error}")
 
 
 def _rowid(job_id: str) -> int:

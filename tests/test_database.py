@@ -1,6 +1,7 @@
 """The database file: how it is opened, and what is refused."""
 
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,8 +41,14 @@ def test_what_is_committed_is_there_after_a_reopen_to_the_microsecond(tmp_path: 
     reopened.close()
 
 
-def test_an_update_of_a_job_that_has_moved_on_is_refused() -> None:
+@pytest.fixture
+def database() -> Iterator[Database]:
     database = Database(":memory:")
+    yield database
+    database.close()
+
+
+def test_an_update_of_a_job_that_has_moved_on_is_refused(database: Database) -> None:
     job = lifecycle.submitted("00000000000000aa", "email", NOW)
     database.insert(job, b"{}")
     claimed = lifecycle.claimed(job, NOW)
@@ -50,8 +57,7 @@ def test_an_update_of_a_job_that_has_moved_on_is_refused() -> None:
         database.update(job, claimed)
 
 
-def test_the_schema_refuses_a_pending_job_that_has_finished() -> None:
-    database = Database(":memory:")
+def test_the_schema_refuses_a_pending_job_that_has_finished(database: Database) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         database._connection.execute(
             "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, finished_at, payload)"

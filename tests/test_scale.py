@@ -94,6 +94,7 @@ def test_a_page_costs_the_same_among_many_jobs_as_among_few(many: Database) -> N
         ListJobs(limit=100, type="unknown"),
     ):
         assert 0 < steps(many, query) <= 1.3 * steps(few, query)
+    few.close()
 
 
 def test_a_finished_job_takes_less_than_400_bytes_of_the_database(many: Database) -> None:

@@ -52,6 +52,9 @@ class Store:
         self.channel = Channel()
         self.actor = JobStore(self.database, self.channel, clock=lambda: self.now, **options)
 
+    def __del__(self) -> None:
+        self.database.close()
+
     def send(self, message: Any) -> Reply[Any]:
         """Handle the message as pykka's loop would, and return the reply that its asker holds."""
         reply: Reply[Any] = Reply()
