@@ -101,8 +101,7 @@ class Database:
             self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Roll back and close."""
-        self.rollback()
+        """Close; what was not committed is lost."""
         self._connection.close()
 
     def insert(self, job: Job, payload: bytes) -> None:
