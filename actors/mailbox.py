@@ -140,9 +140,8 @@ class Mailbox:
         return envelope
 
     def empty(self) -> bool:
-        """Tell whether a message for this actor alone is waiting."""
-        with self._channel.changed:
-            return not self._own
+        """Tell whether no message for this actor alone is waiting."""
+        return not self._own
 
     def _take(self) -> Envelope | None:
         if self._own:

@@ -44,7 +44,7 @@ from actors.reply import Held, wake
 BATCH: Final = 256
 #: Seconds that a batch waits for company when the last one held several submits. A lone client never waits;
 #: many get larger batches, and the threads hand the GIL over less often.
-LINGER: Final = 0.0005
+LINGER: Final = 0.001
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
 
@@ -261,9 +261,12 @@ class JobStore(Actor):
 
     def _has_company(self) -> bool:
         """Tell whether another message is there to share the commit; under load, wait a moment for one."""
-        if self.actor_inbox.empty() and self._is_busy and not self._batch.has_lingered:
-            self._batch.has_lingered = True
-            time.sleep(LINGER)
+        if not self.actor_inbox.empty():
+            return True
+        if not self._is_busy or self._batch.has_lingered:
+            return False
+        self._batch.has_lingered = True
+        time.sleep(LINGER)
         return not self.actor_inbox.empty()
 
     def _commit(self) -> None:
