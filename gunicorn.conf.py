@@ -36,6 +36,7 @@ asgi_lifespan = "off"
 # One socket path per user: a second gunicorn would take over the first one's.
 control_socket_disable = True
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds from the stop signal until gunicorn's master kills the worker.
 graceful_timeout = 30
 #: Seconds from the stop signal for which a running job may go on; the rest is for giving it back.
@@ -67,6 +68,12 @@ def nworkers_changed(server, new_value, old_value):
         server.num_workers = 1
 
 
+def post_fork(server, worker):
+    """Let a stop signal end a worker that boots: the master's handler, inherited, would swallow it."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
+
+
 def post_worker_init(worker):
     """Start the actors, in the process that will serve, before it accepts."""
     try:
@@ -75,7 +82,7 @@ def post_worker_init(worker):
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.asgi = create_app(worker.system)
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    for signum in STOP_SIGNALS:
         worker.loop.add_signal_handler(signum, begin_to_stop, worker)
     # They are the master's business, and would kill a worker that gets them by mistake.
     for signum in (signal.SIGHUP, signal.SIGUSR2):
@@ -91,7 +98,7 @@ def begin_to_stop(worker):
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
     worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
     # Once is enough; and when the loop is closed a second signal would kill in the middle of a job.
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+    for signum in (*STOP_SIGNALS, signal.SIGUSR1):
         worker.loop.remove_signal_handler(signum)
         signal.signal(signum, signal.SIG_IGN)
 
