@@ -69,24 +69,33 @@ def nworkers_changed(server, new_value, old_value):
 
 
 def post_fork(server, worker):
-    """Let a stop signal end a worker that boots: the master's handler, inherited, would swallow it."""
-    for signum in STOP_SIGNALS:
-        signal.signal(signum, signal.SIG_DFL)
+    """Let stop signals wait until post_worker_init: while the worker boots, gunicorn would lose them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def post_worker_init(worker):
     """Start the actors, in the process that will serve, before it accepts."""
+
+    def stop(_signum, _frame):
+        for signum in STOP_SIGNALS:  # Once is enough.
+            signal.signal(signum, signal.SIG_IGN)
+        worker.loop.call_soon_threadsafe(begin_to_stop, worker)
+
+    for signum in STOP_SIGNALS:
+        # Not the loop's own handlers: those go with the loop, and a second signal would then kill the
+        # process in the middle of a job; and uvloop loses what comes before it runs.
+        worker.loop.remove_signal_handler(signum)
+        signal.signal(signum, stop)
+    # They are the master's business, and would kill a worker that gets them by mistake.
+    for signum in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         worker.system = actors.start(settings)
     except actors.GoferError as error:
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.asgi = create_app(worker.system)
-    for signum in STOP_SIGNALS:
-        worker.loop.add_signal_handler(signum, begin_to_stop, worker)
-    # They are the master's business, and would kill a worker that gets them by mistake.
-    for signum in (signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(signum, signal.SIG_IGN)
 
 
 def begin_to_stop(worker):
@@ -97,10 +106,9 @@ def begin_to_stop(worker):
     worker.handle_exit_signal()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
     worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
-    # Once is enough; and when the loop is closed a second signal would kill in the middle of a job.
-    for signum in (*STOP_SIGNALS, signal.SIGUSR1):
-        worker.loop.remove_signal_handler(signum)
-        signal.signal(signum, signal.SIG_IGN)
+    # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
+    worker.loop.remove_signal_handler(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def worker_exit(server, worker):
