@@ -47,7 +47,7 @@ def test_the_curls_print_what_the_readme_says() -> None:
         job_id = httpx.Response(200, text=answer).json()["id"]
         answer = eventually(lambda: text if "progress" in (text := curl(look, service.url, job_id)) else None)
         assert without_chance(answer) == without_chance(seen)
-        eventually(lambda: service.is_completed(job_id))
+        service.wait_for(job_id, "completed")
         assert without_chance(curl(show, service.url, job_id)) == without_chance(shown)
 
 

@@ -1,0 +1,420 @@
+"""The Worker, built but not started, and asked by a store that only notes what it is asked."""
+
+import logging
+import threading
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any, cast
+
+import pykka
+import pytest
+
+from actors.errors import IllegalMove, StorageFailed
+from actors.grace import Grace
+from actors.handlers import Handler, simulated
+from actors.lifecycle import Job, Status
+from actors.mailbox import Channel
+from actors.messages import Claim, Complete, Fail, Message, Ping, Progress, Record, Release, Run
+from actors.reply import Reply
+from actors.worker import Worker
+
+#: Seconds after which a test gives up; nothing waits for so long unless it is broken.
+LIMIT = 60.0
+
+STORAGE_FAILED = StorageFailed("disk full")
+DEAD = pykka.ActorDeadError("the JobStore is dead")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store:
+    """In place of the JobStore's ref: gives every job that is claimed, and stores every outcome."""
+
+    def __init__(self) -> None:
+        self.asked: list[Message] = []
+        self.told: list[Message] = []
+        #: What happens instead, by kind of message.
+        self.answers: dict[type[Message], Exception | None] = {}
+
+    def ask(self, message: Message, *, block: bool) -> Reply[Any]:
+        assert not block
+        self.asked.append(message)
+        reply = Reply[Any]()
+        answer = self.answers.get(type(message), processing(message) if isinstance(message, Claim) else None)
+        if isinstance(answer, Exception):
+            reply.set_exception((type(answer), answer, None))
+        else:
+            reply.set(answer)
+        return reply
+
+    def tell(self, message: Message) -> None:
+        self.told.append(message)
+
+    @property
+    def outcomes(self) -> list[Message]:
+        return [message for message in self.asked if not isinstance(message, Claim)]
+
+
+def processing(claim: Claim) -> Job:
+    return Job(
+        id=claim.id,
+        type="email",
+        status=Status.PROCESSING,
+        created_at=datetime(2030, 1, 1, tzinfo=UTC),
+        attempts=3,
+        max_retries=0,
+        payload={"to": "you"},
+    )
+
+
+class Bench:
+    """A Worker with everything around it."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.clock = Clock()
+        self.channel = Channel(self.clock)
+        self.grace = Grace(self.clock)
+
+    def worker(self, handler: Handler) -> Worker:
+        return Worker(self.ref, self.channel, handler, self.grace, self.clock)
+
+    def run(self, handler: Handler) -> list[Message]:
+        """Let a new Worker run one job, and return the outcomes."""
+        self.worker(handler).on_receive(Run("1"))
+        return self.store.outcomes
+
+    def due_in(self, seconds: float) -> list[Message]:
+        """Let so many seconds pass, and take what is due from the channel."""
+        self.clock.now += seconds
+        with self.channel.changed:
+            return list(iter(self.channel.take, None))
+
+    @property
+    def ref(self) -> pykka.ActorRef[Any]:
+        return cast(pykka.ActorRef[Any], self.store)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def echo(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
+
+
+# A job that succeeds.
+
+
+def test_a_job_is_claimed_run_and_completed(bench: Bench) -> None:
+    bench.run(echo)
+    assert bench.store.asked == [Claim("1"), Complete("1", 3, {"to": "you"})]
+    assert bench.store.told == []
+
+
+def test_a_worker_runs_one_job_after_the_other(bench: Bench) -> None:
+    worker = bench.worker(echo)
+    for job_id in "12":
+        worker.on_receive(Run(job_id))
+    assert [message.id for message in bench.store.outcomes if isinstance(message, Complete)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("result", "stored"),
+    [
+        (None, None),
+        (False, False),
+        ("ä", "ä"),
+        ({"a": (1, 2.5)}, {"a": [1, 2.5]}),
+        ({1: "one"}, {"1": "one"}),
+        (datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00Z"),
+    ],
+)
+def test_the_result_is_what_json_makes_of_it(bench: Bench, result: Any, stored: Any) -> None:
+    assert bench.run(lambda _payload: result) == [Complete("1", 3, stored)]
+
+
+def test_a_job_that_cannot_be_claimed_is_not_run(bench: Bench) -> None:
+    bench.store.answers[Claim] = None
+    assert bench.run(echo) == []
+    assert bench.due_in(10.0) == []
+
+
+def test_a_job_is_not_run_when_the_store_has_stopped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.store.answers[Claim] = DEAD
+    assert bench.run(echo) == []
+    assert bench.due_in(10.0) == []
+    assert "job not claimed" in caplog.text
+
+
+# A job that fails.
+
+
+def raising(error: BaseException) -> Handler:
+    def handler(_payload: dict[str, Any]) -> None:
+        raise error
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("no such address"), "ValueError: no such address"),
+        (ValueError(), "ValueError: "),
+        (StorageFailed("of the handler"), "StorageFailed: of the handler"),
+        (pykka.ActorDeadError("of the handler"), "ActorDeadError: of the handler"),
+        (StopIteration("once"), "StopIteration: once"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (GeneratorExit(), "GeneratorExit: "),
+    ],
+)
+def test_whatever_a_handler_raises_fails_that_job_and_no_other(
+    bench: Bench, error: BaseException, text: str
+) -> None:
+    assert bench.run(raising(error)) == [Fail("1", 3, text)]
+
+
+def test_the_worker_goes_on_after_a_job_that_failed(bench: Bench) -> None:
+    def handler(_payload: dict[str, Any]) -> str:
+        if len(bench.store.outcomes) == 0:
+            raise SystemExit
+        return "done"
+
+    worker = bench.worker(handler)
+    for job_id in "12":
+        worker.on_receive(Run(job_id))
+    assert bench.store.outcomes == [Fail("1", 3, "SystemExit: "), Complete("2", 3, "done")]
+
+
+def test_a_generator_that_raises_fails_its_job(bench: Bench) -> None:
+    def handler(_payload: dict[str, Any]) -> Generator[float]:
+        yield 0.5
+        raise ValueError("half way")
+
+    assert bench.run(handler) == [Fail("1", 3, "ValueError: half way")]
+
+
+@pytest.mark.parametrize("result", [object(), {"a": object()}, {(1, 2): "a"}, "\ud800", 1j])
+def test_a_result_that_is_not_json_fails_the_job(bench: Bench, result: Any) -> None:
+    (outcome,) = bench.run(lambda _payload: result)
+    assert isinstance(outcome, Fail)
+
+
+def test_a_failed_job_is_logged_with_its_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.run(raising(ValueError("no such address")))
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert "no such address" in caplog.text
+
+
+# A generator.
+
+
+def test_what_a_generator_returns_is_the_result(bench: Bench) -> None:
+    def handler(payload: dict[str, Any]) -> Generator[float, None, dict[str, Any]]:
+        yield 0.5
+        return payload
+
+    assert bench.run(handler) == [Complete("1", 3, {"to": "you"})]
+    assert bench.store.told == [Progress("1", 0.5)]
+
+
+def test_a_generator_reports_progress_ten_times_a_second_at_the_most(bench: Bench) -> None:
+    def handler(_payload: dict[str, Any]) -> Generator[float]:
+        for step in range(64):
+            yield step / 64
+            bench.clock.now += 1 / 64
+
+    bench.run(handler)
+    times = [message.value for message in bench.store.told if isinstance(message, Progress)]
+    assert times[0] == 0.0
+    assert len(times) == 10
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(times))
+
+
+def test_a_slow_generator_reports_every_step(bench: Bench) -> None:
+    def handler(_payload: dict[str, Any]) -> Generator[float]:
+        for step in range(4):
+            yield step / 4
+            bench.clock.now += 1.0
+
+    bench.run(handler)
+    assert bench.store.told == [Progress("1", step / 4) for step in range(4)]
+
+
+def test_a_simulated_job_takes_its_time_in_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        bench.clock.now += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert bench.run(simulated(1.0)) == [Complete("1", 3, None)]
+    assert bench.clock.now == pytest.approx(1.0)
+    assert bench.store.told[0] == Progress("1", 0.0)
+
+
+# The grace.
+
+
+class Steps:
+    """A generator handler of four steps of a second each, which notes how it ended."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.begun = 0
+        self.was_closed = False
+
+    def __call__(self, _payload: dict[str, Any]) -> Generator[float, None, str]:
+        try:
+            for step in range(4):
+                self.begun += 1
+                yield step / 4
+                self.clock.now += 1.0
+        except GeneratorExit:
+            self.was_closed = True
+            raise
+        return "done"
+
+
+def test_a_generator_is_closed_and_its_job_released_when_the_grace_is_over(bench: Bench) -> None:
+    bench.grace.begin(1.5)
+    steps = Steps(bench.clock)
+    generator = steps({})  # Kept here, or losing it would close it too.
+    assert bench.run(lambda _payload: generator) == [Release("1", 3)]
+    assert steps.was_closed
+    assert steps.begun == 3
+
+
+def test_a_generator_that_ends_within_the_grace_completes_its_job(bench: Bench) -> None:
+    bench.grace.begin(3.5)
+    steps = Steps(bench.clock)
+    assert bench.run(steps) == [Complete("1", 3, "done")]
+    assert not steps.was_closed
+
+
+def test_a_later_grace_can_only_be_shorter(bench: Bench) -> None:
+    bench.grace.begin(1.5)
+    bench.grace.begin(100.0)
+    assert bench.run(Steps(bench.clock)) == [Release("1", 3)]
+
+
+def test_a_plain_function_is_let_finish_however_long_it_takes(bench: Bench) -> None:
+    bench.grace.begin(0.0)
+    assert bench.run(echo) == [Complete("1", 3, {"to": "you"})]
+
+
+def test_a_released_job_does_not_fail_when_its_handler_tidies_up(bench: Bench) -> None:
+    tidied = []
+
+    def handler(_payload: dict[str, Any]) -> Generator[float]:
+        try:
+            yield 0.0
+        finally:
+            tidied.append("files")
+
+    bench.grace.begin(0.0)
+    assert bench.run(handler) == [Release("1", 3)]
+    assert tidied == ["files"]
+
+
+# When the storage fails.
+
+
+def test_a_claim_that_the_storage_refused_is_tried_again_after_half_a_second(bench: Bench) -> None:
+    bench.store.answers[Claim] = STORAGE_FAILED
+    assert bench.run(echo) == []
+    assert bench.due_in(0.4) == []
+    assert bench.due_in(0.1) == [Run("1")]
+
+
+def test_an_outcome_that_the_storage_refused_comes_back_to_be_recorded(bench: Bench) -> None:
+    bench.store.answers[Complete] = STORAGE_FAILED
+    worker = bench.worker(echo)
+    worker.on_receive(Run("1"))
+    outcome = Complete("1", 3, {"to": "you"})
+    assert bench.due_in(0.4) == []
+    assert bench.due_in(0.1) == [Record(outcome)]
+
+    worker.on_receive(Record(outcome))
+    assert bench.due_in(0.5) == [Record(outcome)]
+
+    bench.store.answers.clear()
+    worker.on_receive(Record(outcome))
+    assert bench.due_in(10.0) == []
+    assert bench.store.asked == [Claim("1"), outcome, outcome, outcome]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), None])
+def test_any_outcome_that_the_storage_refused_comes_back(bench: Bench, error: Exception | None) -> None:
+    bench.store.answers |= {Fail: STORAGE_FAILED, Release: STORAGE_FAILED}
+    bench.grace.begin(0.0)
+    (outcome,) = bench.run(raising(error) if error else Steps(bench.clock))
+    assert isinstance(outcome, Fail | Release)
+    assert bench.due_in(0.5) == [Record(outcome)]
+
+
+def test_an_outcome_that_comes_too_late_is_dropped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.store.answers[Complete] = IllegalMove("no longer in 3")
+    bench.run(echo)
+    assert bench.due_in(10.0) == []
+    assert "outcome dropped" in caplog.text
+
+
+def test_an_outcome_is_dropped_when_the_store_has_stopped(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.store.answers[Complete] = DEAD
+    bench.run(echo)
+    assert bench.due_in(10.0) == []
+    assert "outcome dropped" in caplog.text
+
+
+def test_an_outcome_that_was_not_waited_for_comes_back_with_the_next_claim(bench: Bench) -> None:
+    bench.store.answers[Complete] = STORAGE_FAILED
+    worker = bench.worker(echo)
+    bench.channel.send(Run("2"))
+    worker.on_receive(Run("1"))
+    assert bench.due_in(0.5) == [Run("2")]
+    worker.on_receive(Run("2"))
+    assert bench.due_in(0.5) == [Record(Complete(job_id, 3, {"to": "you"})) for job_id in "12"]
+
+
+def test_the_last_outcome_is_waited_for_before_the_worker_stops(bench: Bench) -> None:
+    bench.store.answers[Complete] = STORAGE_FAILED
+    worker = bench.worker(echo)
+    bench.channel.send(Run("2"))
+    worker.on_receive(Run("1"))
+    worker.on_stop()
+    assert bench.due_in(0.5) == [Run("2"), Record(Complete("1", 3, {"to": "you"}))]
+
+
+# A Worker that runs.
+
+
+@pytest.fixture
+def started(bench: Bench) -> Iterator[pykka.ActorRef[Worker]]:
+    ref = Worker.start(bench.ref, bench.channel, raising(SystemExit()), bench.grace)
+    yield ref
+    ref.stop(timeout=LIMIT)
+
+
+def test_an_unknown_message_is_refused_and_harms_nobody(started: pykka.ActorRef[Worker]) -> None:
+    started.tell("nonsense")
+    with pytest.raises(TypeError, match="Worker understands no str message"):
+        started.ask("nonsense", timeout=LIMIT)
+    assert isinstance(started.ask(Ping(), timeout=LIMIT), threading.Thread)
+
+
+def test_a_handler_that_exits_stops_no_actor(started: pykka.ActorRef[Worker], bench: Bench) -> None:
+    assert started.ask(Run("1"), timeout=LIMIT) is None
+    assert bench.store.outcomes == [Fail("1", 3, "SystemExit: ")]
+    assert isinstance(started.ask(Ping(), timeout=LIMIT), threading.Thread)
