@@ -9,6 +9,10 @@ class SettingError(GoferError):
     """A setting has a value that is not allowed."""
 
 
+class HandlerError(GoferError):
+    """A handler is declared in a way that cannot work."""
+
+
 class InvalidJob(GoferError, ValueError):
     """A job cannot be submitted as it is described."""
 

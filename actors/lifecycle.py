@@ -4,7 +4,7 @@ Pure: time and chance are arguments, and each move is a function from the job be
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -24,20 +24,28 @@ class Status(StrEnum):
     PROCESSING = "processing"
     #: Finished with a result.
     COMPLETED = "completed"
-    #: Finished with an error.
+    #: Finished with an error; only a retry that is asked for moves it on.
     FAILED = "failed"
+    #: Finished because somebody wanted it so; only a retry that is asked for moves it on.
+    CANCELLED = "cancelled"
 
 
-FINISHED: Final = frozenset({Status.COMPLETED, Status.FAILED})
+FINISHED: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
-#: The legal moves: name → (from, to). Whatever is not here cannot happen.
-MOVES: Final[Mapping[str, tuple[Status, Status]]] = {
-    "claim": (Status.PENDING, Status.PROCESSING),
-    "complete": (Status.PROCESSING, Status.COMPLETED),
-    "fail": (Status.PROCESSING, Status.FAILED),
-    "release": (Status.PROCESSING, Status.PENDING),
-    "recover": (Status.PROCESSING, Status.PENDING),
+#: The legal moves: name → (from any of these, to). Whatever is not here cannot happen.
+MOVES: Final[Mapping[str, tuple[tuple[Status, ...], Status]]] = {
+    "claim": ((Status.PENDING,), Status.PROCESSING),
+    "complete": ((Status.PROCESSING,), Status.COMPLETED),
+    "fail": ((Status.PROCESSING,), Status.FAILED),
+    "back off": ((Status.PROCESSING,), Status.PENDING),
+    "release": ((Status.PROCESSING,), Status.PENDING),
+    "recover": ((Status.PROCESSING,), Status.PENDING),
+    "cancel": ((Status.PENDING, Status.PROCESSING), Status.CANCELLED),
+    "retry": ((Status.FAILED, Status.CANCELLED), Status.PENDING),
 }
+
+#: Seconds that a backoff lasts at the most.
+LONGEST_BACKOFF: Final = 300.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,21 +80,23 @@ def new_id(now: datetime, chance: int, last: str) -> str:
     return f"{max(fresh, int(last, 16) + 1):016x}"
 
 
-def submitted(job_id: str, job_type: str, now: datetime) -> Job:
-    """Return the new job, without its payload."""
+def submitted(job_id: str, job_type: str, now: datetime, *, max_retries: int = 0, delay: float = 0.0) -> Job:
+    """Return the new job, without its payload; it is not to be claimed for `delay` seconds."""
     return Job(
         id=job_id,
         type=job_type,
         status=Status.PENDING,
         created_at=now,
         attempts=0,
-        max_retries=0,
+        max_retries=max_retries,
+        run_at=now + timedelta(seconds=delay) if delay else None,
     )
 
 
 def claimed(job: Job, now: datetime) -> Job:
     """Return the job in a Worker's hands, one attempt further."""
-    return replace(job, status=_moved(job, "claim"), attempts=job.attempts + 1, started_at=now)
+    status = _moved(job, "claim")
+    return replace(job, status=status, attempts=job.attempts + 1, started_at=now, run_at=None)
 
 
 def completed(job: Job, attempt: int, result: Any, now: datetime) -> Job:
@@ -97,6 +107,41 @@ def completed(job: Job, attempt: int, result: Any, now: datetime) -> Job:
 def failed(job: Job, attempt: int, error: str, now: datetime) -> Job:
     """Return the job finished with its error."""
     return replace(job, status=_ended(job, "fail", attempt), last_error=error, finished_at=now)
+
+
+def has_retries_left(job: Job) -> bool:
+    """Tell whether the running attempt may fail without the job failing."""
+    return job.attempts <= job.max_retries
+
+
+def backed_off(job: Job, attempt: int, error: str, now: datetime, seconds: float) -> Job:
+    """Return the job pending again after a failed attempt, not to be claimed for so many seconds."""
+    status = _ended(job, "back off", attempt)
+    run_at = now + timedelta(seconds=seconds)
+    return replace(job, status=status, last_error=error, run_at=run_at, started_at=None)
+
+
+def backoff(attempt: int, first: float, chance: float) -> float:
+    """Return the seconds to wait after a failed attempt: exponential, with full jitter.
+
+    `first` is the longest wait after the first attempt, `chance` from 0 to 1 how much of it is taken.
+    """
+    return chance * min(first * 2.0 ** min(attempt - 1, 64), LONGEST_BACKOFF)
+
+
+def stopped(job: Job, attempt: int, now: datetime) -> Job:
+    """Return the running job finished because somebody wanted it so."""
+    return replace(job, status=_ended(job, "cancel", attempt), finished_at=now)
+
+
+def cancelled(job: Job, now: datetime) -> Job:
+    """Return the job finished because somebody wanted it so."""
+    return replace(job, status=_moved(job, "cancel"), finished_at=now)
+
+
+def retried(job: Job) -> Job:
+    """Return a finished job pending again, for one more attempt at least; the earlier ones stay counted."""
+    return replace(job, status=_moved(job, "retry"), started_at=None, finished_at=None, run_at=None)
 
 
 def released(job: Job, attempt: int) -> Job:
@@ -112,8 +157,9 @@ def recovered(job: Job) -> Job:
 
 def _moved(job: Job, move: str) -> Status:
     before, after = MOVES[move]
-    if job.status is not before:
-        raise IllegalMove(f"job {job.id} is {job.status}; to {move} it, it must be {before}")
+    if job.status not in before:
+        allowed = " or ".join(before)
+        raise IllegalMove(f"job {job.id} is {job.status}; to {move} it, it must be {allowed}")
     return after
 
 

@@ -9,6 +9,8 @@ from actors.errors import InvalidJob
 from actors.lifecycle import Status
 
 LONGEST_TYPE: Final = 255
+MOST_RETRIES: Final = 1000
+LONGEST_DELAY: Final = 10 * 365 * 86400
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,6 +37,10 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
     type: str
     #: A JSON object.
     payload: dict[str, Any] = {}
+    #: How often a failed attempt is followed by another; None leaves it to the handler and the settings.
+    max_retries: Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None = None
+    #: Seconds before which the job is not run.
+    delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] = 0.0
 
     def __post_init__(self) -> None:
         is_text = isinstance(self.type, str) and self.type.isprintable()
@@ -42,6 +48,10 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
             raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters")
         if not isinstance(self.payload, dict):
             raise InvalidJob("`payload` must be an object")
+        if self.max_retries is not None and not 0 <= self.max_retries <= MOST_RETRIES:
+            raise InvalidJob(f"`max_retries` must be from 0 to {MOST_RETRIES}")
+        if not 0 <= self.delay <= LONGEST_DELAY:
+            raise InvalidJob(f"`delay` must be from 0 to {LONGEST_DELAY} seconds")
 
 
 class Get(Message, frozen=True):
@@ -64,6 +74,25 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     after: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
     #: The order of submission, or its reverse.
     order: Literal["oldest", "newest"] = "oldest"
+
+
+class Cancel(Message, frozen=True):
+    """Cancel a job: a pending one at once, a processing one when its handler yields next.
+
+    Answered with the Job, which in the second case is still processing. Raises JobNotFound, or
+    IllegalMove if the job is finished.
+    """
+
+    id: str
+
+
+class Retry(Message, frozen=True):
+    """Make a failed or cancelled job pending again; answered with the Job.
+
+    Raises JobNotFound, CapacityReached, Draining, or IllegalMove if the job is neither.
+    """
+
+    id: str
 
 
 class Await(Message, frozen=True):
@@ -93,7 +122,10 @@ class Complete(Message, frozen=True):
 
 
 class Fail(Message, frozen=True):
-    """End an attempt with an error. Raises IllegalMove if it is not the current one."""
+    """End an attempt with an error; the job is tried again if it has retries left.
+
+    Raises IllegalMove if it is not the current attempt.
+    """
 
     id: str
     attempt: int
@@ -107,6 +139,13 @@ class Release(Message, frozen=True):
     attempt: int
 
 
+class Cancelled(Message, frozen=True):
+    """End an attempt because its handler was closed on request. Raises IllegalMove likewise."""
+
+    id: str
+    attempt: int
+
+
 class Progress(Message, frozen=True):
     """Say how far the running attempt is, from 0 to 1; to be told, not asked."""
 
@@ -114,7 +153,7 @@ class Progress(Message, frozen=True):
     value: float
 
 
-Outcome = Complete | Fail | Release
+Outcome = Complete | Fail | Release | Cancelled
 
 
 # To the JobStore, from the wiring.

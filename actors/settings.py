@@ -17,6 +17,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: Annotated[str, Meta(min_length=1, description="the path of a file, or :memory:")] = ":memory:"
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")] = 1
     capacity: Annotated[int, Meta(ge=1, description="a whole number of pending jobs, at least 1")] = 10_000
+    handlers: Annotated[
+        Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None,
+        Meta(description="module:mapping, such as examples.handlers:handlers"),
+    ] = None
+    max_retries: Annotated[
+        int, Meta(ge=0, le=1000, description="a whole number of retries, from 0 to 1000")
+    ] = 0
     simulated_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="a number of seconds, from 0 to 86400")
     ] = 1.0

@@ -22,19 +22,25 @@ from actors.errors import (
     JobNotFound,
     StorageFailed,
 )
+from actors.handlers import Handlers
+from actors.interrupts import Interrupts
 from actors.lifecycle import FINISHED, Job, Status
 from actors.mailbox import Channel
 from actors.messages import (
     Await,
+    Cancel,
+    Cancelled,
     Claim,
     Complete,
     Drain,
     Fail,
     Get,
     ListJobs,
+    Outcome,
     Progress,
     Recover,
     Release,
+    Retry,
     Run,
     Submit,
 )
@@ -71,20 +77,28 @@ class JobStore(Actor):
     committed once, and only then are the answers given and the runnable jobs sent to the channel.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with, and its four numbers
         self,
         database: Database,
         channel: Channel,
+        interrupts: Interrupts,
+        handlers: Handlers,
         *,
         capacity: int = 10_000,
         keep_finished: int = 100_000,
+        max_retries: int = 0,
+        chance: Callable[[], float] = random.random,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__()
         self._database = database
         self._channel = channel
+        self._interrupts = interrupts
+        self._handlers = handlers
         self._capacity = capacity
         self._keep_finished = keep_finished
+        self._max_retries = max_retries
+        self._chance = chance
         self._clock = clock
         self._log = log.logger("JobStore")
         self._last_id = database.last_id()
@@ -136,21 +150,18 @@ class JobStore(Actor):
                 return self._submit(message)
             case Claim(id=job_id):
                 return self._claim(job_id)
-            case Complete(id=job_id, attempt=attempt, result=result):
-                job = self._find(job_id)
-                return self._finish(job, lifecycle.completed(job, attempt, result, self._clock()))
-            case Fail(id=job_id, attempt=attempt, error=error):
-                job = self._find(job_id)
-                return self._finish(job, lifecycle.failed(job, attempt, error, self._clock()))
-            case Release(id=job_id, attempt=attempt):
-                job = self._find(job_id)
-                return self._requeue(job, lifecycle.released(job, attempt))
+            case Complete() | Fail() | Release() | Cancelled():
+                return self._end(message)
             case Progress(id=job_id, value=value):
                 return self._note_progress(job_id, value)
             case Get(id=job_id):
                 return self._read(job_id)
             case ListJobs():
                 return self._list(message)
+            case Cancel(id=job_id):
+                return self._cancel(job_id)
+            case Retry(id=job_id):
+                return self._retry(job_id)
             case Await(id=job_id):
                 return self._await(job_id)
             case Recover():
@@ -161,20 +172,32 @@ class JobStore(Actor):
                 return super().on_receive(message)
 
     def _submit(self, message: Submit) -> Job:
+        handler = self._handlers.find(message.type)
+        self._handlers.argument(message.type, message.payload)
+        payload = _json(message.payload)
+        self._admit()
+        given = (message.max_retries, handler.max_retries, self._max_retries)
+        now = self._clock()
+        self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
+        job = lifecycle.submitted(
+            self._last_id,
+            message.type,
+            now,
+            max_retries=next(retries for retries in given if retries is not None),
+            delay=message.delay,
+        )
+        self._database.insert(job, payload)
+        self._counts[job.status] += 1
+        self._batch.runnable.append(job)
+        return job
+
+    def _admit(self) -> None:
         if self._is_draining:
             raise Draining("the service is stopping and takes no new job; send it to the next one")
         if self._counts[Status.PENDING] >= self._capacity:
             raise CapacityReached(
                 f"{self._capacity} jobs are pending, which is the capacity; try again later"
             )
-        payload = _json(message.payload)
-        now = self._clock()
-        self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
-        job = lifecycle.submitted(self._last_id, message.type, now)
-        self._database.insert(job, payload)
-        self._counts[job.status] += 1
-        self._batch.runnable.append(job)
-        return job
 
     def _claim(self, job_id: str) -> Job | None:
         job = None if self._is_draining else self._database.get(job_id)
@@ -185,16 +208,55 @@ class JobStore(Actor):
         self._running[job_id] = replace(claimed, payload=msgspec.UNSET)
         return claimed
 
-    def _finish(self, before: Job, after: Job) -> None:
+    def _end(self, outcome: Outcome) -> None:
+        before = self._find(outcome.id)
+        after = self._after(before, outcome)
         self._move(before, after)
         del self._running[after.id]
-        self._batch.finished.append(after)
-        self._delete_old()
+        self._settle(after)
 
-    def _requeue(self, before: Job, after: Job) -> None:
+    def _after(self, job: Job, outcome: Outcome) -> Job:
+        """Return the job as the outcome leaves it."""
+        now, attempt = self._clock(), outcome.attempt
+        match outcome:
+            case Complete(result=result):
+                return lifecycle.completed(job, attempt, result, now)
+            case Fail(error=error) if not self._interrupts.is_cancelled(job.id):
+                if not lifecycle.has_retries_left(job):
+                    return lifecycle.failed(job, attempt, error, now)
+                first = self._handlers.backoff(job.type)
+                wait = lifecycle.backoff(attempt, first, self._chance())
+                return lifecycle.backed_off(job, attempt, error, now, wait)
+            case Release() if not self._interrupts.is_cancelled(job.id):
+                return lifecycle.released(job, attempt)
+            case _:
+                return lifecycle.stopped(job, attempt, now)
+
+    def _settle(self, job: Job) -> None:
+        """See to what a move leads to: another run, or the end."""
+        if job.status is Status.PENDING:
+            self._batch.runnable.append(job)
+        if job.status in FINISHED:
+            self._batch.finished.append(job)
+            self._delete_old()
+
+    def _cancel(self, job_id: str) -> Job:
+        before = self._read(job_id)
+        after = lifecycle.cancelled(before, self._clock())
+        if before.status is Status.PROCESSING:
+            self._interrupts.cancel(job_id)
+            return before
         self._move(before, after)
-        del self._running[after.id]
-        self._batch.runnable.append(after)
+        self._settle(after)
+        return after
+
+    def _retry(self, job_id: str) -> Job:
+        self._admit()
+        before = self._read(job_id)
+        after = lifecycle.retried(before)
+        self._move(before, after)
+        self._settle(after)
+        return after
 
     def _note_progress(self, job_id: str, value: float) -> None:
         if job_id in self._running:
@@ -281,6 +343,7 @@ class JobStore(Actor):
         for job in batch.runnable:
             self._channel.send(Run(job.id), self._seconds_until(job.run_at))
         for job in batch.finished:
+            self._interrupts.forget(job.id)
             for held in self._waiting.pop(job.id, ()):
                 batch.answers.append((held, self._database.get(job.id) or job, None))
         batch.give_answers()

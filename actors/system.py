@@ -1,14 +1,15 @@
 """The wiring: which actors there are, what each is given, in which order they start and stop."""
 
 import threading
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from actors.database import Database
-from actors.grace import Grace
-from actors.handlers import simulated
+from actors.handlers import Function, Handler, Handlers, load, simulated
+from actors.interrupts import Interrupts
 from actors.mailbox import Channel
 from actors.messages import Drain, Ping, Recover
 from actors.settings import Settings
@@ -19,18 +20,21 @@ from actors.worker import Worker
 class System:
     """A running JobStore and its Workers; as a context manager it stops them on the way out."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, handlers: Handlers) -> None:
         self._channel = Channel()
-        self._grace = Grace()
+        self._interrupts = Interrupts()
         self.store: pykka.ActorRef[JobStore] = JobStore.start(
             Database(settings.database),
             self._channel,
+            self._interrupts,
+            handlers,
             capacity=settings.capacity,
             keep_finished=settings.keep_finished,
+            max_retries=settings.max_retries,
         )
-        handler = simulated(settings.simulated_seconds)
         self.workers: list[pykka.ActorRef[Worker]] = [
-            Worker.start(self.store, self._channel, handler, self._grace) for _ in range(settings.workers)
+            Worker.start(self.store, self._channel, handlers, self._interrupts)
+            for _ in range(settings.workers)
         ]
         self._threads: list[threading.Thread] = [ref.ask(Ping(), block=True) for ref in self._actors()]
         try:
@@ -53,7 +57,7 @@ class System:
 
         Returns at once. May be called from any thread, and again.
         """
-        self._grace.begin(grace)
+        self._interrupts.begin_grace(grace)
         self._channel.close()
         if self.store.is_alive():
             self.store.tell(Drain())
@@ -81,6 +85,16 @@ class System:
         return [self.store, *self.workers]
 
 
-def start(settings: Settings | None = None) -> System:
-    """Start the actors. Raises StorageFailed if the database cannot be used."""
-    return System(settings or Settings())
+def start(
+    settings: Settings | None = None, handlers: Mapping[str, Function | Handler] | None = None
+) -> System:
+    """Start the actors, with these handlers or those that the settings name.
+
+    Raises StorageFailed if the database cannot be used, HandlerError if a handler cannot.
+    """
+    settings = settings or Settings()
+    if handlers is not None:
+        return System(settings, Handlers(handlers))
+    if settings.handlers is not None:
+        return System(settings, load(settings.handlers))
+    return System(settings, simulated(settings.simulated_seconds))

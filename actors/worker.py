@@ -1,5 +1,6 @@
 """The Worker: receives a job, claims it, runs its handler and tells the JobStore how it ended."""
 
+import math
 import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
@@ -10,14 +11,17 @@ import pykka
 from actors import log
 from actors.actor import Actor
 from actors.errors import GoferError, StorageFailed
-from actors.grace import Grace
-from actors.handlers import Handler
+from actors.handlers import Handler, Handlers
+from actors.interrupts import Interrupt, Interrupts
 from actors.lifecycle import Job
 from actors.mailbox import Channel
-from actors.messages import Claim, Complete, Fail, Outcome, Progress, Record, Release, Run
+from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Record, Release, Run
 
 #: Seconds between two reports of progress at the least, however often the handler yields.
 PROGRESS_INTERVAL: Final = 0.1
+#: Bytes of JSON that a result may have, and characters of an error that are kept.
+RESULT_LIMIT: Final = 1024 * 1024
+LONGEST_ERROR: Final = 2000
 #: Seconds after which a message that the storage refused is tried again.
 STORAGE_RETRY: Final = 0.5
 
@@ -29,15 +33,15 @@ class Worker(Actor):
         self,
         store: pykka.ActorRef[Any],
         channel: Channel,
-        handler: Handler,
-        grace: Grace,
+        handlers: Handlers,
+        interrupts: Interrupts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(channel)
         self._store = store
         self._channel = channel
-        self._handler = handler
-        self._grace = grace
+        self._handlers = handlers
+        self._interrupts = interrupts
         self._clock = clock
         self._log = log.logger("Worker")
         self._unconfirmed: tuple[Outcome, pykka.Future[None]] | None = None
@@ -85,35 +89,45 @@ class Worker(Actor):
     def _attempt(self, job: Job) -> Outcome:
         try:
             result = self._perform(job)
-        except _Released:
-            self._log.info("job released, the grace is over", job=job.id)
-            return Release(job.id, job.attempts)
+        except _Interrupted as interrupted:
+            return interrupted.outcome(job)
         except BaseException as error:  # noqa: BLE001 - pykka stops every actor on a SystemExit
             self._log.exception("job failed", job=job.id, type=job.type)
-            return Fail(job.id, job.attempts, f"{type(error).__name__}: {error}")
+            return Fail(job.id, job.attempts, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
         return Complete(job.id, job.attempts, result)
 
     def _perform(self, job: Job) -> Any:
         assert isinstance(job.payload, dict)
-        result = self._handler(job.payload)
+        handler = self._handlers.find(job.type)
+        result = handler.function(self._handlers.argument(job.type, job.payload))
         if isinstance(result, Generator):
-            result = self._drive(job, result)
-        # What is stored is what JSON makes of it; what JSON cannot take fails the job here.
-        return None if result is None else msgspec.json.decode(msgspec.json.encode(result))
+            result = self._drive(job, handler, result)
+        return None if result is None else _as_json(result)
 
-    def _drive(self, job: Job, steps: Generator[float, None, Any]) -> Any:
+    def _drive(self, job: Job, handler: Handler, steps: Generator[Any, None, Any]) -> Any:
+        end = self._clock() + (handler.timeout or math.inf)
         next_report = self._clock()
         while True:
             try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
-            if self._grace.is_over:
-                steps.close()
-                raise _Released
-            if self._clock() >= next_report:
-                next_report = self._clock() + PROGRESS_INTERVAL
+                progress = _checked(next(steps))
+            except StopIteration as last:
+                return last.value
+            now = self._clock()
+            if interrupt := self._interrupts.of(job.id):
+                self._close(job, steps)
+                raise _Interrupted(interrupt)
+            if now >= end:
+                self._close(job, steps)
+                raise TimeoutError(f"the attempt took longer than {handler.timeout:g} seconds")
+            if progress is not None and now >= next_report:
+                next_report = now + PROGRESS_INTERVAL
                 self._store.tell(Progress(job.id, progress))
+
+    def _close(self, job: Job, steps: Generator[Any, None, Any]) -> None:
+        try:
+            steps.close()
+        except BaseException:  # noqa: BLE001 - how it was interrupted counts more than how it took that
+            self._log.exception("the handler did not close cleanly", job=job.id, type=job.type)
 
     def _tell_outcome(self, outcome: Outcome) -> None:
         self._unconfirmed = (outcome, self._store.ask(outcome, block=False))
@@ -131,5 +145,29 @@ class Worker(Actor):
             self._log.error("outcome dropped", job=outcome.id, reason=str(error))
 
 
-class _Released(Exception):
-    """The handler was closed because the grace is over."""
+class _Interrupted(Exception):
+    """The handler was closed at its yield."""
+
+    def __init__(self, reason: Interrupt) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def outcome(self, job: Job) -> Outcome:
+        """Say what becomes of the job."""
+        outcome = Cancelled if self.reason is Interrupt.CANCEL else Release
+        return outcome(job.id, job.attempts)
+
+
+def _checked(progress: Any) -> float | None:
+    """Return what a handler has yielded: how far it is, or None if it only lets itself be interrupted."""
+    if progress is not None and not (isinstance(progress, int | float) and 0 <= progress <= 1):
+        raise ValueError(f"the handler yielded {progress!r}; progress is a number from 0 to 1")
+    return progress
+
+
+def _as_json(result: Any) -> Any:
+    """Return what JSON makes of the result. Raises TypeError or ValueError for what it cannot take."""
+    encoded = msgspec.json.encode(result)
+    if len(encoded) > RESULT_LIMIT:
+        raise ValueError(f"the result has {len(encoded)} bytes; {RESULT_LIMIT} is the limit")
+    return msgspec.json.decode(encoded)

@@ -5,7 +5,7 @@ import falcon.asgi
 from actors.system import System
 from api import problems
 from api.health import Health
-from api.jobs import Jobs, OneJob
+from api.jobs import Jobs, OneJob, Retries
 from api.request import Request
 
 App = falcon.asgi.App[Request, falcon.asgi.Response]
@@ -17,5 +17,6 @@ def create_app(system: System) -> App:
     problems.install(app)
     app.add_route("/jobs", Jobs(system.store))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
+    app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))
     return app

@@ -10,7 +10,7 @@ import pykka
 from msgspec.structs import replace
 
 from actors.lifecycle import Job, Status
-from actors.messages import Get, ListJobs, Submit
+from actors.messages import Cancel, Get, ListJobs, Retry, Submit
 from actors.store import JobStore
 from api.asking import ask
 from api.request import Request
@@ -62,7 +62,7 @@ class Jobs:
 
 
 class OneJob:
-    """`/jobs/{id}`."""
+    """`/jobs/{id}`: show one, cancel it."""
 
     def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
         self._store = store
@@ -70,3 +70,20 @@ class OneJob:
     async def on_get(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Show a job with its payload and result."""
         resp.data = msgspec.json.encode(await ask(self._store, Get(job_id)))
+
+    async def on_delete(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """Cancel a job; 202 if that has to wait for its handler's next yield."""
+        job: Job = await ask(self._store, Cancel(job_id))
+        resp.status = falcon.HTTP_202 if job.status is Status.PROCESSING else falcon.HTTP_200
+        resp.data = msgspec.json.encode(job)
+
+
+class Retries:
+    """`/jobs/{id}/retry`: run a failed or cancelled job again."""
+
+    def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
+        self._store = store
+
+    async def on_post(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """Make the job pending again."""
+        resp.data = msgspec.json.encode(await ask(self._store, Retry(job_id)))

@@ -8,13 +8,14 @@ import falcon.asgi
 import msgspec
 import pykka
 
-from actors.errors import CapacityReached, Draining, InvalidJob, JobNotFound, StorageFailed
+from actors.errors import CapacityReached, Draining, IllegalMove, InvalidJob, JobNotFound, StorageFailed
 from api.request import Request
 
 #: What the actors refuse, as HTTP: the status, and after how many seconds to try again.
 ANSWERS: Final[dict[type[Exception], tuple[HTTPStatus, int | None]]] = {
     InvalidJob: (HTTPStatus.BAD_REQUEST, None),
     JobNotFound: (HTTPStatus.NOT_FOUND, None),
+    IllegalMove: (HTTPStatus.CONFLICT, None),
     CapacityReached: (HTTPStatus.TOO_MANY_REQUESTS, 1),
     Draining: (HTTPStatus.SERVICE_UNAVAILABLE, 5),
     StorageFailed: (HTTPStatus.SERVICE_UNAVAILABLE, 1),
