@@ -1,7 +1,7 @@
 """Gofer's actors: a JobStore that keeps jobs and Workers that run them. Knows nothing of HTTP."""
 
 from actors.errors import GoferError
-from actors.handlers import Handler, handler
+from actors.handlers import handler
 from actors.lifecycle import Job, Status
 from actors.messages import Await, Cancel, Get, ListJobs, Retry, Submit
 from actors.settings import Settings, from_environment
@@ -12,7 +12,6 @@ __all__ = [
     "Cancel",
     "Get",
     "GoferError",
-    "Handler",
     "Job",
     "ListJobs",
     "Retry",

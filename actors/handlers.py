@@ -6,7 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
@@ -16,77 +16,66 @@ from actors.errors import HandlerError, InvalidJob
 #: yield is a point where a cancel, a time limit or a shutdown takes effect.
 Function = Callable[[Any], Any]
 
-#: Seconds to wait after the first failed attempt at the most, unless the handler says otherwise.
-FIRST_BACKOFF: Final = 1.0
+F = TypeVar("F", bound=Function)
+#: The attribute of a function that holds its Options.
+OPTIONS: Final = "gofer_options"
 #: Seconds between two yields of a simulated job, and so how soon it notices an interrupt.
 STEP: Final = 0.1
 
 
-class Handler(msgspec.Struct, frozen=True):
-    """A function with what is special about it."""
+class Options(msgspec.Struct, frozen=True):
+    """What is special about a handler."""
 
-    function: Function
     #: For jobs that name none; None leaves it to the settings.
     max_retries: int | None = None
     #: Seconds to wait after the first failed attempt at the most; each later wait may be twice as long.
-    backoff: float = FIRST_BACKOFF
+    backoff: float = 1.0
     #: Seconds that an attempt may take. Only a generator can be held to it.
     timeout: float | None = None
 
-    @property
-    def yields(self) -> bool:
-        """Whether it can be interrupted."""
-        return inspect.isgeneratorfunction(self.function)
-
-    @property
-    def accepts(self) -> type | None:
-        """The msgspec Struct or dataclass that it wants its payload as; None for the plain object."""
-        hints = get_type_hints(self.function)
-        for name in inspect.signature(self.function).parameters:
-            kind = hints.get(name)
-            is_model = isinstance(kind, type) and (
-                issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)
-            )
-            return kind if is_model else None
-        return None
-
 
 def handler(
-    *, max_retries: int | None = None, backoff: float = FIRST_BACKOFF, timeout: float | None = None
-) -> Callable[[Function], Handler]:
-    """Decorate a function with what is special about it."""
-    return lambda function: Handler(function, max_retries, backoff, timeout)
+    *, max_retries: int | None = None, backoff: float = 1.0, timeout: float | None = None
+) -> Callable[[F], F]:
+    """Say what is special about the function that follows, which stays a plain function."""
+
+    def decorate(function: F) -> F:
+        setattr(function, OPTIONS, Options(max_retries, backoff, timeout))
+        return function
+
+    return decorate
 
 
 class Handlers:
     """The handlers by job type; with a default, every type has one."""
 
-    def __init__(self, handlers: Mapping[str, Function | Handler], default: Handler | None = None) -> None:
+    def __init__(self, handlers: Mapping[str, Function], default: Function | None = None) -> None:
         """Check them; raise HandlerError for a handler that cannot work."""
+        for job_type, function in handlers.items():
+            _check(job_type, function)
+        self._functions = dict(handlers)
         self._default = default
-        self._handlers = {name: _checked(name, given) for name, given in handlers.items()}
-        self._accepts = {name: found.accepts for name, found in self._handlers.items()}
+        self._models = {job_type: _model(function) for job_type, function in handlers.items()}
 
-    def find(self, job_type: str) -> Handler:
+    def find(self, job_type: str) -> Function:
         """Return the handler of this type. Raises InvalidJob if there is none."""
-        found = self._handlers.get(job_type, self._default)
-        if found is None:
-            known = ", ".join(sorted(self._handlers)) or "none"
+        function = self._functions.get(job_type, self._default)
+        if function is None:
+            known = ", ".join(sorted(self._functions)) or "none"
             raise InvalidJob(f"no handler for `type` {job_type!r}; there are: {known}")
-        return found
+        return function
 
-    def backoff(self, job_type: str) -> float:
-        """Return the seconds of the type's first backoff, even if its handler is gone since."""
-        found = self._handlers.get(job_type, self._default)
-        return FIRST_BACKOFF if found is None else found.backoff
+    def options(self, job_type: str) -> Options:
+        """Return what is special about the type's handler; nothing, if the handler is gone since."""
+        return options(self._functions.get(job_type))
 
     def argument(self, job_type: str, payload: dict[str, Any]) -> Any:
         """Return the payload as the handler wants it. Raises InvalidJob if it does not fit."""
-        accepts = self._accepts.get(job_type)
-        if accepts is None:
+        model = self._models.get(job_type)
+        if model is None:
             return payload
         try:
-            return msgspec.convert(payload, accepts)
+            return msgspec.convert(payload, model)
         except msgspec.ValidationError as error:
             reason = str(error).replace("`$", "`$.payload")
             raise InvalidJob(f"the payload does not fit: {reason}") from None
@@ -101,7 +90,7 @@ def simulated(seconds: float) -> Handlers:
             yield step / steps
             time.sleep(seconds / steps)
 
-    return Handlers({}, default=Handler(pretend))
+    return Handlers({}, default=pretend)
 
 
 def load(place: str) -> Handlers:
@@ -116,14 +105,30 @@ def load(place: str) -> Handlers:
     return Handlers(mapping)
 
 
-def _checked(name: str, given: Function | Handler) -> Handler:
-    if not isinstance(given, Handler):
-        given = Handler(given)
-    if not callable(given.function):
-        raise HandlerError(f"the handler of {name!r} is no function: {given.function!r}")
-    if given.timeout is not None and not given.yields:
+def options(function: Function | None) -> Options:
+    """Return what is special about a function."""
+    found: Options = getattr(function, OPTIONS, Options())
+    return found
+
+
+def _check(job_type: str, function: Function) -> None:
+    if not callable(function):
+        raise HandlerError(f"the handler of {job_type!r} is no function: {function!r}")
+    if options(function).timeout is not None and not inspect.isgeneratorfunction(function):
         raise HandlerError(
-            f"the handler of {name!r} has a timeout, but a plain function cannot be interrupted:"
+            f"the handler of {job_type!r} has a timeout, but a plain function cannot be interrupted:"
             " let it yield now and then"
         )
-    return given
+
+
+def _model(function: Function) -> type | None:
+    """Return the msgspec Struct or dataclass that the function wants its payload as, if it does."""
+    try:
+        hints = get_type_hints(function)
+    except TypeError:
+        return None  # A callable object, or a partial: nothing is known of its payload.
+    kinds = [hints.get(name) for name in inspect.signature(function).parameters][:1]
+    for kind in kinds:
+        if isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)):
+            return kind
+    return None

@@ -172,11 +172,11 @@ class JobStore(Actor):
                 return super().on_receive(message)
 
     def _submit(self, message: Submit) -> Job:
-        handler = self._handlers.find(message.type)
+        self._handlers.find(message.type)
         self._handlers.argument(message.type, message.payload)
         payload = _json(message.payload)
         self._admit()
-        given = (message.max_retries, handler.max_retries, self._max_retries)
+        given = (message.max_retries, self._handlers.options(message.type).max_retries, self._max_retries)
         now = self._clock()
         self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
         job = lifecycle.submitted(
@@ -224,7 +224,7 @@ class JobStore(Actor):
             case Fail(error=error) if not self._interrupts.is_cancelled(job.id):
                 if not lifecycle.has_retries_left(job):
                     return lifecycle.failed(job, attempt, error, now)
-                first = self._handlers.backoff(job.type)
+                first = self._handlers.options(job.type).backoff
                 wait = lifecycle.backoff(attempt, first, self._chance())
                 return lifecycle.backed_off(job, attempt, error, now, wait)
             case Release() if not self._interrupts.is_cancelled(job.id):

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pykka
 
 from actors.database import Database
-from actors.handlers import Function, Handler, Handlers, load, simulated
+from actors.handlers import Function, Handlers, load, simulated
 from actors.interrupts import Interrupts
 from actors.mailbox import Channel
 from actors.messages import Drain, Ping, Recover
@@ -85,9 +85,7 @@ class System:
         return [self.store, *self.workers]
 
 
-def start(
-    settings: Settings | None = None, handlers: Mapping[str, Function | Handler] | None = None
-) -> System:
+def start(settings: Settings | None = None, handlers: Mapping[str, Function] | None = None) -> System:
     """Start the actors, with these handlers or those that the settings name.
 
     Raises StorageFailed if the database cannot be used, HandlerError if a handler cannot.

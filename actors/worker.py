@@ -11,7 +11,7 @@ import pykka
 from actors import log
 from actors.actor import Actor
 from actors.errors import GoferError, StorageFailed
-from actors.handlers import Handler, Handlers
+from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupts
 from actors.lifecycle import Job
 from actors.mailbox import Channel
@@ -98,14 +98,15 @@ class Worker(Actor):
 
     def _perform(self, job: Job) -> Any:
         assert isinstance(job.payload, dict)
-        handler = self._handlers.find(job.type)
-        result = handler.function(self._handlers.argument(job.type, job.payload))
+        function = self._handlers.find(job.type)
+        result = function(self._handlers.argument(job.type, job.payload))
         if isinstance(result, Generator):
-            result = self._drive(job, handler, result)
+            result = self._drive(job, result)
         return None if result is None else _as_json(result)
 
-    def _drive(self, job: Job, handler: Handler, steps: Generator[Any, None, Any]) -> Any:
-        end = self._clock() + (handler.timeout or math.inf)
+    def _drive(self, job: Job, steps: Generator[Any, None, Any]) -> Any:
+        timeout = self._handlers.options(job.type).timeout or math.inf
+        end = self._clock() + timeout
         next_report = self._clock()
         while True:
             try:
@@ -118,7 +119,7 @@ class Worker(Actor):
                 raise _Interrupted(interrupt)
             if now >= end:
                 self._close(job, steps)
-                raise TimeoutError(f"the attempt took longer than {handler.timeout:g} seconds")
+                raise TimeoutError(f"the attempt took longer than {timeout:g} seconds")
             if progress is not None and now >= next_report:
                 next_report = now + PROGRESS_INTERVAL
                 self._store.tell(Progress(job.id, progress))
