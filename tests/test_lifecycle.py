@@ -43,6 +43,31 @@ def test_a_failed_job_has_its_error() -> None:
     assert (job.status, job.last_error) == (Status.FAILED, "ValueError: no such user")
 
 
+def test_a_failed_attempt_with_retries_left_backs_off() -> None:
+    job = lifecycle.backed_off(processing(), 1, "ValueError: not yet", NOW, 2.5)
+    assert (job.status, job.attempts, job.last_error) == (Status.PENDING, 1, "ValueError: not yet")
+    assert job.run_at == NOW + timedelta(seconds=2.5)
+    assert lifecycle.claimed(job, NOW).run_at is None
+
+
+@given(attempt=st.integers(1, 10_000), chance=st.floats(0, 1))
+def test_a_backoff_doubles_with_full_jitter_up_to_its_cap(attempt: int, chance: float) -> None:
+    longest = lifecycle.backoff(attempt, 1.0, 1.0)
+    assert longest == min(300.0, 2.0 ** min(attempt - 1, 64))
+    assert lifecycle.backoff(attempt, 1.0, chance) == chance * longest
+
+
+def test_a_pending_job_and_a_running_one_can_be_cancelled() -> None:
+    assert lifecycle.cancelled(pending(), NOW).status is Status.CANCELLED
+    job = lifecycle.stopped(processing(), 1, NOW)
+    assert (job.status, job.finished_at) == (Status.CANCELLED, NOW)
+
+
+def test_a_retried_job_is_pending_and_its_attempts_stay_counted() -> None:
+    job = lifecycle.retried(lifecycle.failed(processing(), 1, "broken", NOW))
+    assert (job.status, job.attempts, job.finished_at) == (Status.PENDING, 1, None)
+
+
 def test_a_released_job_is_as_it_was_before_its_claim() -> None:
     assert lifecycle.released(processing(), 1) == pending()
 
@@ -88,5 +113,7 @@ def test_ids_sort_as_jobs_were_accepted_even_if_the_clock_goes_back(
 
 def test_the_readme_draws_the_table_of_moves() -> None:
     lines = ["stateDiagram-v2", "    [*] --> pending: submit"]
-    lines += [f"    {before} --> {after}: {move}" for move, (before, after) in MOVES.items()]
+    lines += [
+        f"    {before} --> {after}: {move}" for move, (befores, after) in MOVES.items() for before in befores
+    ]
     assert "```mermaid\n" + "\n".join(lines) + "\n```" in README.read_text()

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import httpx
+from tests.service import eventually, running
 
 from actors.settings import Settings, variable
-from tests.service import eventually, running
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()

@@ -10,6 +10,8 @@ import pytest
 
 from actors import lifecycle
 from actors.database import Database
+from actors.handlers import simulated
+from actors.interrupts import Interrupts
 from actors.lifecycle import Status
 from actors.mailbox import Channel
 from actors.messages import ListJobs
@@ -23,12 +25,14 @@ PAYLOAD = b'{"to":"user@example.com"}'
 GROWTH = """
 import os
 from actors.database import Database
+from actors.handlers import simulated
+from actors.interrupts import Interrupts
 from actors.mailbox import Channel
 from actors.messages import Claim, Complete, Submit
 from actors.store import JobStore
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-store = JobStore(Database(":memory:"), Channel(), keep_finished=0)
+store = JobStore(Database(":memory:"), Channel(), Interrupts(), simulated(0), keep_finished=0)
 take = store._channel.take
 def run(jobs):
     for _ in range(jobs):
@@ -70,7 +74,7 @@ def many() -> Iterator[Database]:
 
 def steps(database: Database, query: ListJobs) -> int:
     """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
-    store = JobStore(database, Channel())
+    store = JobStore(database, Channel(), Interrupts(), simulated(0))
     count = 0
 
     def step() -> None:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -21,10 +21,14 @@ from actors.errors import (
     JobNotFound,
     StorageFailed,
 )
+from actors.handlers import Handlers, handler, simulated
+from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.mailbox import Channel, Delivery
 from actors.messages import (
     Await,
+    Cancel,
+    Cancelled,
     Claim,
     Complete,
     Drain,
@@ -34,6 +38,7 @@ from actors.messages import (
     Progress,
     Recover,
     Release,
+    Retry,
     Run,
     Submit,
 )
@@ -41,6 +46,7 @@ from actors.reply import Reply
 from actors.store import BATCH, JobStore
 
 EMAIL = Submit("email", {"to": "user@example.com"})
+NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
 
 
 class Store:
@@ -49,11 +55,16 @@ class Store:
     def __init__(self, path: str = ":memory:", **options: Any) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.database = Database(path)
-        self.channel = Channel()
-        self.actor = JobStore(self.database, self.channel, clock=lambda: self.now, **options)
+        self.channel = Channel(clock=self.seconds)
+        self.interrupts = Interrupts()
+        options = {"handlers": simulated(0), "clock": lambda: self.now, "chance": lambda: 1.0, **options}
+        self.actor = JobStore(self.database, self.channel, self.interrupts, **options)
 
     def __del__(self) -> None:
         self.database.close()
+
+    def seconds(self) -> float:
+        return self.now.timestamp()
 
     def send(self, message: Any) -> Reply[Any]:
         """Handle the message as pykka's loop would, and return the reply that its asker holds."""
@@ -287,7 +298,127 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
         store.now += timedelta(seconds=1)
         store.ask(Complete(job_id, 1, None))
     assert [job.id for job in store.ask(ListJobs())] == ids[5:]
-    assert store.actor._counts == {"pending": 2, "processing": 0, "completed": 3, "failed": 0}
+    assert store.actor._counts == {"pending": 2, "processing": 0, "completed": 3, "failed": 0, "cancelled": 0}
+
+
+def failing(store: Store, job_id: str, attempt: int) -> Job:
+    """Let the attempt fail; return the job as it is then."""
+    assert store.ask(Claim(job_id)).attempts == attempt
+    store.ask(Fail(job_id, attempt, "ValueError: broken"))
+    job: Job = store.ask(Get(job_id))
+    return job
+
+
+def test_a_failed_attempt_is_followed_by_so_many_more_with_growing_waits() -> None:
+    store = Store()
+    job_id = store.ask(Submit("email", max_retries=2)).id
+    assert store.delivered() == [job_id]
+    for attempt, wait in ((1, 1), (2, 2)):
+        job = failing(store, job_id, attempt)
+        assert (job.status, job.last_error) == ("pending", "ValueError: broken")
+        assert job.run_at == store.now + timedelta(seconds=wait)
+        assert store.delivered() == []
+        store.now += timedelta(seconds=wait)
+        assert store.delivered() == [job_id]
+    assert failing(store, job_id, 3).status == "failed"
+    store.now += timedelta(days=1)
+    assert store.delivered() == []
+
+
+def test_the_number_of_retries_is_the_jobs_or_its_handlers_or_the_settings() -> None:
+    often = handler(max_retries=7, backoff=10)(lambda _payload: None)
+    store = Store(handlers=Handlers({"often": often, "plain": print}), max_retries=3)
+    assert store.ask(Submit("often", max_retries=1)).max_retries == 1
+    assert store.ask(Submit("plain")).max_retries == 3
+    job = store.ask(Submit("often"))
+    assert job.max_retries == 7
+    assert failing(store, job.id, 1).run_at == store.now + timedelta(seconds=10)
+
+
+def test_a_delayed_job_is_pending_and_delivered_when_it_is_due() -> None:
+    store = Store()
+    job = store.ask(Submit("email", delay=60))
+    assert (job.status, job.run_at) == ("pending", store.now + timedelta(seconds=60))
+    assert store.delivered() == []
+    store.now += timedelta(seconds=60)
+    assert store.delivered() == [job.id]
+
+
+@pytest.mark.parametrize(
+    "field", [{"max_retries": -1}, {"max_retries": 1001}, {"delay": -1}, {"delay": 1e10}]
+)
+def test_a_number_out_of_range_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match=f"`{next(iter(field))}` must be from 0 to"):
+        Submit("email", **field)
+
+
+def test_a_type_without_a_handler_is_refused_with_the_types_there_are() -> None:
+    store = Store(handlers=Handlers({"email": print, "report": print}))
+    with pytest.raises(InvalidJob, match="no handler for `type` 'emial'; there are: email, report"):
+        store.ask(Submit("emial"))
+    assert store.ask(ListJobs()) == []
+
+
+def test_a_pending_job_is_cancelled_at_once() -> None:
+    store = Store()
+    job_id = store.ask(Submit("email", delay=60)).id
+    assert store.ask(Cancel(job_id)).status == "cancelled"
+    assert store.ask(Claim(job_id)) is None
+    with pytest.raises(IllegalMove, match="is cancelled; to cancel it, it must be pending or processing"):
+        store.ask(Cancel(job_id))
+
+
+def test_a_running_job_is_cancelled_when_its_worker_says_so() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.ask(Claim(job_id))
+    assert store.ask(Cancel(job_id)).status == "processing"
+    assert store.interrupts.is_cancelled(job_id)
+    store.ask(Cancelled(job_id, 1))
+    assert store.ask(Get(job_id)).status == "cancelled"
+    assert not store.interrupts.is_cancelled(job_id)
+
+
+def test_a_running_job_that_fails_or_is_given_back_after_a_cancel_is_cancelled() -> None:
+    for message in (Fail, Release):
+        store = Store()
+        job_id = store.ask(Submit("email", max_retries=5)).id
+        store.ask(Claim(job_id))
+        store.ask(Cancel(job_id))
+        store.ask(message(job_id, 1, *["broken"] * (message is Fail)))
+        assert store.ask(Get(job_id)).status == "cancelled"
+
+
+def test_a_running_job_that_ends_before_it_can_be_cancelled_is_completed() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.ask(Claim(job_id))
+    store.ask(Cancel(job_id))
+    store.ask(Complete(job_id, 1, "done"))
+    assert store.ask(Get(job_id)).status == "completed"
+
+
+def test_a_failed_or_cancelled_job_can_be_retried_and_no_other() -> None:
+    store = Store()
+    failed, cancelled, waiting = (store.ask(EMAIL).id for _ in range(3))
+    failing(store, failed, 1)
+    store.ask(Cancel(cancelled))
+    store.delivered()
+    for job_id in (failed, cancelled):
+        assert store.ask(Retry(job_id)).status == "pending"
+        assert store.delivered() == [job_id]
+    with pytest.raises(IllegalMove, match="is pending; to retry it, it must be failed or cancelled"):
+        store.ask(Retry(waiting))
+    assert failing(store, failed, 2).status == "failed"
+
+
+def test_a_retry_is_refused_when_the_capacity_is_reached() -> None:
+    store = Store(capacity=1)
+    job_id = store.ask(EMAIL).id
+    store.ask(Cancel(job_id))
+    store.ask(EMAIL)
+    with pytest.raises(CapacityReached):
+        store.ask(Retry(job_id))
 
 
 def test_recovery_hands_out_what_an_earlier_process_left(tmp_path: Path) -> None:
@@ -305,13 +436,22 @@ def test_recovery_hands_out_what_an_earlier_process_left(tmp_path: Path) -> None
     assert after.ask(EMAIL).id > max(ids)
 
 
+class Model(NamedTuple):
+    """What the table of moves makes of a job."""
+
+    status: Status
+    attempts: int = 0
+    max_retries: int = 0
+    is_unwanted: bool = False
+
+
 class Histories(RuleBasedStateMachine):
-    """Whatever happens, the store agrees with a dict that holds what the table of moves allows."""
+    """Whatever happens in whatever order, the store agrees with a small model of the moves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store = Store(capacity=5, keep_finished=0)
-        self.model: dict[str, tuple[Status, int]] = {}
+        self.model: dict[str, Model] = {}
 
     def does(self, message: Any) -> bool:
         try:
@@ -319,65 +459,107 @@ class Histories(RuleBasedStateMachine):
         except GoferError:
             return False
 
-    def pick(self, number: int) -> str:
-        return sorted(self.model)[number % len(self.model)] if self.model else "0" * 16
+    def pick(self, number: int) -> tuple[str, Model]:
+        job_id = sorted(self.model)[number % len(self.model)] if self.model else "0" * 16
+        return job_id, self.model.get(job_id, Model(Status.COMPLETED))
 
-    def end(self, number: int, attempt: int, message: type[Any], after: Status, *extra: str) -> None:
-        job_id = self.pick(number)
-        status, attempts = self.model.get(job_id, (None, 0))
-        is_legal = status is Status.PROCESSING and attempts == attempt
-        assert self.does(message(job_id, attempt, *extra)) is is_legal
+    def is_full(self) -> bool:
+        return sum(job.status is Status.PENDING for job in self.model.values()) >= 5
+
+    def end(self, number: int, attempt: int, message: type[Any], *content: str) -> None:
+        """End an attempt, perhaps one that is not running."""
+        job_id, job = self.pick(number)
+        is_legal = job.status is Status.PROCESSING and job.attempts == attempt
+        assert self.does(message(job_id, attempt, *content)) is is_legal
         if is_legal:
-            self.model[job_id] = (after, attempts - (message is Release))
+            self.model[job_id] = self.ended(job, message)._replace(is_unwanted=False)
 
-    @rule()
-    def submit(self) -> None:
-        is_full = sum(status is Status.PENDING for status, _ in self.model.values()) >= 5
+    def ended(self, job: Model, message: type[Any]) -> Model:
+        if message is Complete:
+            return job._replace(status=Status.COMPLETED)
+        if job.is_unwanted or message is Cancelled:
+            return job._replace(status=Status.CANCELLED)
+        if message is Release:
+            return job._replace(status=Status.PENDING, attempts=job.attempts - 1)
+        left = job.attempts <= job.max_retries
+        return job._replace(status=Status.PENDING if left else Status.FAILED)
+
+    @rule(retries=st.integers(0, 2), delay=st.sampled_from([0.0, 5.0]))
+    def submit(self, retries: int, delay: float) -> None:
+        is_full = self.is_full()
         try:
-            job: Job = self.store.ask(EMAIL)
+            job: Job = self.store.ask(Submit("email", max_retries=retries, delay=delay))
         except CapacityReached:
             assert is_full
         else:
             assert not is_full
-            self.model[job.id] = (Status.PENDING, 0)
+            self.model[job.id] = Model(Status.PENDING, max_retries=retries)
 
-    @rule(number=st.integers(0, 50))
+    @rule(seconds=st.integers(1, 10))
+    def time_passes(self, seconds: int) -> None:
+        self.store.now += timedelta(seconds=seconds)
+
+    @rule(number=NUMBERS)
     def claim(self, number: int) -> None:
-        job_id = self.pick(number)
-        status, attempts = self.model.get(job_id, (None, 0))
-        assert self.does(Claim(job_id)) is (status is Status.PENDING)
-        if status is Status.PENDING:
-            self.model[job_id] = (Status.PROCESSING, attempts + 1)
+        job_id, job = self.pick(number)
+        assert self.does(Claim(job_id)) is (job.status is Status.PENDING)
+        if job.status is Status.PENDING:
+            self.model[job_id] = job._replace(status=Status.PROCESSING, attempts=job.attempts + 1)
 
-    @rule(number=st.integers(0, 50), attempt=st.integers(1, 3))
+    @rule(number=NUMBERS, attempt=ATTEMPTS)
     def complete(self, number: int, attempt: int) -> None:
-        self.end(number, attempt, Complete, Status.COMPLETED, "done")
+        self.end(number, attempt, Complete, "done")
 
-    @rule(number=st.integers(0, 50), attempt=st.integers(1, 3))
+    @rule(number=NUMBERS, attempt=ATTEMPTS)
     def fail(self, number: int, attempt: int) -> None:
-        self.end(number, attempt, Fail, Status.FAILED, "broken")
+        self.end(number, attempt, Fail, "broken")
 
-    @rule(number=st.integers(0, 50), attempt=st.integers(1, 3))
+    @rule(number=NUMBERS, attempt=ATTEMPTS)
     def release(self, number: int, attempt: int) -> None:
-        self.end(number, attempt, Release, Status.PENDING)
+        self.end(number, attempt, Release)
+
+    @rule(number=NUMBERS, attempt=ATTEMPTS)
+    def stop(self, number: int, attempt: int) -> None:
+        self.end(number, attempt, Cancelled)
+
+    @rule(number=NUMBERS)
+    def cancel(self, number: int) -> None:
+        job_id, job = self.pick(number)
+        is_legal = job.status in (Status.PENDING, Status.PROCESSING)
+        assert self.does(Cancel(job_id)) is is_legal
+        if job.status is Status.PENDING:
+            self.model[job_id] = job._replace(status=Status.CANCELLED)
+        elif is_legal:
+            self.model[job_id] = job._replace(is_unwanted=True)
+
+    @rule(number=NUMBERS)
+    def retry(self, number: int) -> None:
+        job_id, job = self.pick(number)
+        is_legal = job.status in (Status.FAILED, Status.CANCELLED) and not self.is_full()
+        assert self.does(Retry(job_id)) is is_legal
+        if is_legal:
+            self.model[job_id] = job._replace(status=Status.PENDING)
 
     @rule()
     def crash(self) -> None:
         self.store.ask(Recover())
-        for job_id, (status, attempts) in self.model.items():
-            if status is Status.PROCESSING:
-                self.model[job_id] = (Status.PENDING, attempts)
+        for job_id, job in self.model.items():
+            if job.status is Status.PROCESSING:
+                self.store.interrupts.forget(job_id)
+                self.model[job_id] = job._replace(status=Status.PENDING, is_unwanted=False)
 
     @invariant()
     def the_store_agrees(self) -> None:
         jobs = self.store.ask(ListJobs())
-        assert {job.id: (job.status, job.attempts) for job in jobs} == self.model
+        assert {job.id: (job.status, job.attempts) for job in jobs} == {
+            job_id: job[:2] for job_id, job in self.model.items()
+        }
 
     @invariant()
     def the_counts_agree(self) -> None:
         for status, count in self.store.actor._counts.items():
-            assert count == sum(status is other for other, _ in self.model.values())
+            assert count == sum(status is job.status for job in self.model.values())
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
