@@ -67,7 +67,7 @@ class Handlers:
 
     def options(self, job_type: str) -> Options:
         """Return what is special about the type's handler; nothing, if the handler is gone since."""
-        return options(self._functions.get(job_type))
+        return options(self._functions.get(job_type, self._default))
 
     def argument(self, job_type: str, payload: dict[str, Any]) -> Any:
         """Return the payload as the handler wants it. Raises InvalidJob if it does not fit."""

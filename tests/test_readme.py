@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import httpx
-from tests.service import eventually, running
 
 from actors.settings import Settings, variable
+from tests.service import eventually, running
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
@@ -73,13 +73,28 @@ def test_the_program_runs_as_printed() -> None:
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=TOP, capture_output=True, text=True, timeout=60, check=True
     )
-    assert (run.stdout, run.stderr) == ("None\n", "")
+    assert (run.stdout, run.stderr) == ("HELLO\n", "")
+
+
+def test_the_handler_is_the_example_and_does_what_the_readme_says(tmp_path: Path) -> None:
+    (handler,) = blocks("py")
+    assert handler == (TOP / "examples" / "words.py").read_text()
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be:\nthat is the question\n")
+    with running(GOFER_HANDLERS="examples.words:handlers") as service:
+        submit = {"type": "count_words", "payload": {"path": str(text)}}
+        job = service.client.post("/jobs", json=submit).json()
+        assert job["max_retries"] == 2
+        service.wait_for(job["id"], "completed")
+        assert service.job(job["id"])["result"] == {"lines": 2, "words": 10}
+        wrong = service.client.post("/jobs", json={"type": "count_words", "payload": {"path": 5}})
+        assert (wrong.status_code, "`$.payload.path`" in wrong.json()["detail"]) == (400, True)
 
 
 def test_the_settings_are_listed_with_their_defaults() -> None:
     for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
-        name, text = variable(field), str(default)
-        assert re.search(rf"\| .*`{name}`.* \| .*`{text}`.* \|", README), name
+        name, text = variable(field), "none" if default is None else str(default)
+        assert re.search(rf"\| .*`{name}`.* \| .*{re.escape(text)}.* \|", README), name
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

@@ -1,5 +1,6 @@
 """The Worker, built but not started, and asked by a store that only notes what it is asked."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Generator, Iterator
@@ -7,15 +8,17 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, cast
 
+import msgspec
 import pykka
 import pytest
 
 from actors.errors import IllegalMove, StorageFailed
-from actors.grace import Grace
-from actors.handlers import Handler, simulated
+from actors.handlers import Function, Handlers, simulated
+from actors.handlers import handler as declared
+from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.mailbox import Channel
-from actors.messages import Claim, Complete, Fail, Message, Ping, Progress, Record, Release, Run
+from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Record, Release, Run
 from actors.reply import Reply
 from actors.worker import Worker
 
@@ -81,14 +84,15 @@ class Bench:
         self.store = Store()
         self.clock = Clock()
         self.channel = Channel(self.clock)
-        self.grace = Grace(self.clock)
+        self.interrupts = Interrupts(self.clock)
 
-    def worker(self, handler: Handler) -> Worker:
-        return Worker(self.ref, self.channel, handler, self.grace, self.clock)
+    def worker(self, function: Function) -> Worker:
+        handlers = Handlers({"email": function})
+        return Worker(self.ref, self.channel, handlers, self.interrupts, self.clock)
 
-    def run(self, handler: Handler) -> list[Message]:
+    def run(self, function: Function) -> list[Message]:
         """Let a new Worker run one job, and return the outcomes."""
-        self.worker(handler).on_receive(Run("1"))
+        self.worker(function).on_receive(Run("1"))
         return self.store.outcomes
 
     def due_in(self, seconds: float) -> list[Message]:
@@ -158,7 +162,7 @@ def test_a_job_is_not_run_when_the_store_has_stopped(bench: Bench, caplog: pytes
 # A job that fails.
 
 
-def raising(error: BaseException) -> Handler:
+def raising(error: BaseException) -> Function:
     def handler(_payload: dict[str, Any]) -> None:
         raise error
 
@@ -257,9 +261,71 @@ def test_a_simulated_job_takes_its_time_in_steps(bench: Bench, monkeypatch: pyte
         bench.clock.now += seconds
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert bench.run(simulated(1.0)) == [Complete("1", 3, None)]
+    assert bench.run(simulated(1.0).find("email")) == [Complete("1", 3, None)]
     assert bench.clock.now == pytest.approx(1.0)
     assert bench.store.told[0] == Progress("1", 0.0)
+
+
+# A job that is interrupted, or has bad manners.
+
+
+class Mail(msgspec.Struct):
+    to: str
+
+
+def test_a_handler_gets_its_payload_as_the_struct_that_it_asks_for(bench: Bench) -> None:
+    def send(mail: Mail) -> str:
+        return f"to {mail.to}"
+
+    assert bench.run(send) == [Complete("1", 3, "to you")]
+
+
+def test_a_cancelled_job_ends_at_its_next_yield(bench: Bench) -> None:
+    def steps(_payload: dict[str, Any]) -> Generator[float]:
+        yield 0.1
+        bench.interrupts.cancel("1")
+        yield 0.2
+        pytest.fail("it went on")
+
+    assert bench.run(steps) == [Cancelled("1", 3)]
+
+
+def test_an_attempt_that_takes_too_long_fails_at_its_next_yield(bench: Bench) -> None:
+    @declared(timeout=2.5)
+    def steps(_payload: dict[str, Any]) -> Generator[None]:
+        while True:
+            bench.clock.now += 1
+            yield
+
+    assert bench.run(steps) == [Fail("1", 3, "TimeoutError: the attempt took longer than 2.5 seconds")]
+    assert bench.clock.now == 3
+
+
+def test_a_generator_that_refuses_to_close_is_given_up_all_the_same(bench: Bench) -> None:
+    def stubborn(_payload: dict[str, Any]) -> Generator[float]:
+        with contextlib.suppress(GeneratorExit):
+            yield 0.5
+        yield 0.6
+
+    bench.interrupts.cancel("1")
+    assert bench.run(stubborn) == [Cancelled("1", 3)]
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), "half", [0.5]])
+def test_progress_that_is_none_fails_the_job(bench: Bench, progress: Any) -> None:
+    def steps(_payload: dict[str, Any]) -> Generator[Any]:
+        yield progress
+
+    (outcome,) = bench.run(steps)
+    assert outcome == Fail(
+        "1", 3, f"ValueError: the handler yielded {progress!r}; progress is a number from 0 to 1"
+    )
+
+
+def test_a_result_over_a_mebibyte_fails_the_job(bench: Bench) -> None:
+    assert bench.run(lambda _: "x" * 2**20) == [
+        Fail("1", 3, "ValueError: the result has 1048578 bytes; 1048576 is the limit")
+    ]
 
 
 # The grace.
@@ -286,7 +352,7 @@ class Steps:
 
 
 def test_a_generator_is_closed_and_its_job_released_when_the_grace_is_over(bench: Bench) -> None:
-    bench.grace.begin(1.5)
+    bench.interrupts.begin_grace(1.5)
     steps = Steps(bench.clock)
     generator = steps({})  # Kept here, or losing it would close it too.
     assert bench.run(lambda _payload: generator) == [Release("1", 3)]
@@ -295,20 +361,20 @@ def test_a_generator_is_closed_and_its_job_released_when_the_grace_is_over(bench
 
 
 def test_a_generator_that_ends_within_the_grace_completes_its_job(bench: Bench) -> None:
-    bench.grace.begin(3.5)
+    bench.interrupts.begin_grace(3.5)
     steps = Steps(bench.clock)
     assert bench.run(steps) == [Complete("1", 3, "done")]
     assert not steps.was_closed
 
 
 def test_a_later_grace_can_only_be_shorter(bench: Bench) -> None:
-    bench.grace.begin(1.5)
-    bench.grace.begin(100.0)
+    bench.interrupts.begin_grace(1.5)
+    bench.interrupts.begin_grace(100.0)
     assert bench.run(Steps(bench.clock)) == [Release("1", 3)]
 
 
 def test_a_plain_function_is_let_finish_however_long_it_takes(bench: Bench) -> None:
-    bench.grace.begin(0.0)
+    bench.interrupts.begin_grace(0.0)
     assert bench.run(echo) == [Complete("1", 3, {"to": "you"})]
 
 
@@ -321,7 +387,7 @@ def test_a_released_job_does_not_fail_when_its_handler_tidies_up(bench: Bench) -
         finally:
             tidied.append("files")
 
-    bench.grace.begin(0.0)
+    bench.interrupts.begin_grace(0.0)
     assert bench.run(handler) == [Release("1", 3)]
     assert tidied == ["files"]
 
@@ -356,7 +422,7 @@ def test_an_outcome_that_the_storage_refused_comes_back_to_be_recorded(bench: Be
 @pytest.mark.parametrize("error", [ValueError("no"), None])
 def test_any_outcome_that_the_storage_refused_comes_back(bench: Bench, error: Exception | None) -> None:
     bench.store.answers |= {Fail: STORAGE_FAILED, Release: STORAGE_FAILED}
-    bench.grace.begin(0.0)
+    bench.interrupts.begin_grace(0.0)
     (outcome,) = bench.run(raising(error) if error else Steps(bench.clock))
     assert isinstance(outcome, Fail | Release)
     assert bench.due_in(0.5) == [Record(outcome)]
@@ -402,7 +468,7 @@ def test_the_last_outcome_is_waited_for_before_the_worker_stops(bench: Bench) ->
 
 @pytest.fixture
 def started(bench: Bench) -> Iterator[pykka.ActorRef[Worker]]:
-    ref = Worker.start(bench.ref, bench.channel, raising(SystemExit()), bench.grace)
+    ref = Worker.start(bench.ref, bench.channel, Handlers({"email": raising(SystemExit())}), bench.interrupts)
     yield ref
     ref.stop(timeout=LIMIT)
 

@@ -1,0 +1,101 @@
+"""Which function runs which type of job, and what is refused."""
+
+import dataclasses
+import functools
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.errors import HandlerError, InvalidJob
+from actors.handlers import Handlers, handler, load
+
+
+class Mail(msgspec.Struct):
+    to: str
+    copies: int = 0
+
+
+@dataclasses.dataclass
+class Report:
+    pages: int
+
+
+def send(mail: Mail) -> str:
+    return mail.to
+
+
+def write(report: Report) -> int:
+    return report.pages
+
+
+def test_a_handler_stays_a_plain_function_with_its_options_beside_it() -> None:
+    @handler(max_retries=3, backoff=10)
+    def double(payload: dict[str, int]) -> int:
+        return 2 * payload["n"]
+
+    assert double({"n": 4}) == 8
+    options = Handlers({"double": double}).options("double")
+    assert (options.max_retries, options.backoff, options.timeout) == (3, 10, None)
+
+
+def test_a_payload_becomes_the_struct_or_dataclass_that_the_handler_asks_for() -> None:
+    handlers = Handlers({"mail": send, "report": write, "any": print})
+    assert handlers.argument("mail", {"to": "you"}) == Mail("you")
+    assert handlers.argument("report", {"pages": 3}) == Report(3)
+    assert handlers.argument("any", {"what": "ever"}) == {"what": "ever"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"to": 5}, r"Expected `str`, got `int` - at `\$.payload.to`"),
+        ({"to": "you", "copies": "x"}, r"Expected `int`, got `str` - at `\$.payload.copies`"),
+        ({}, "Object missing required field `to`"),
+    ],
+)
+def test_a_payload_that_does_not_fit_is_refused_with_the_path_of_the_wrong_field(
+    payload: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidJob, match=reason):
+        Handlers({"mail": send}).argument("mail", payload)
+
+
+def test_a_callable_of_which_nothing_is_known_gets_the_payload_as_it_is() -> None:
+    handlers = Handlers({"print": functools.partial(print, end="")})
+    assert handlers.argument("print", {"a": 1}) == {"a": 1}
+
+
+def test_a_time_limit_on_a_plain_function_is_refused() -> None:
+    with pytest.raises(HandlerError, match="'send' has a timeout, but a plain function cannot"):
+        Handlers({"send": handler(timeout=5)(lambda _: None)})
+
+
+def test_a_time_limit_on_a_generator_is_accepted() -> None:
+    @handler(timeout=5)
+    def steps(_payload: dict[str, Any]) -> Generator[float]:
+        yield 1.0
+
+    assert Handlers({"steps": steps}).options("steps").timeout == 5
+
+
+def test_what_is_no_function_is_refused() -> None:
+    wrong: Any = "send"
+    with pytest.raises(HandlerError, match="the handler of 'mail' is no function: 'send'"):
+        Handlers({"mail": wrong})
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("no.such.module:handlers", "cannot be imported: ModuleNotFoundError"),
+        ("examples.words:nothing", "cannot be imported: AttributeError"),
+        ("examples.words:count_words", "must name a mapping of types to handlers"),
+    ],
+)
+def test_a_setting_that_leads_nowhere_is_refused_in_one_line(place: str, reason: str) -> None:
+    with pytest.raises(HandlerError, match=reason) as refusal:
+        load(place)
+    assert str(refusal.value).startswith(f"GOFER_HANDLERS is {place!r}; ")
+    assert "\n" not in str(refusal.value)
