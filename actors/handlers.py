@@ -16,7 +16,7 @@ from actors.errors import HandlerError, InvalidJob
 #: yield is a point where a cancel, a time limit or a shutdown takes effect.
 Function = Callable[[Any], Any]
 
-F = TypeVar("F", bound=Function)
+F = TypeVar("F", bound=Callable[..., Any])
 #: The attribute of a function that holds its Options.
 OPTIONS: Final = "gofer_options"
 #: Seconds between two yields of a simulated job, and so how soon it notices an interrupt.

@@ -73,12 +73,6 @@ class Channel:
             self._ready.clear()
             self._later.clear()
 
-    def has_ready(self) -> bool:
-        """Tell whether a message could be taken now."""
-        with self.changed:
-            self._ripen()
-            return bool(self._ready)
-
     def take(self) -> Message | None:
         """Take the next message that is due, if any. The caller holds `changed`."""
         self._ripen()
@@ -139,9 +133,18 @@ class Mailbox:
                 changed.notify()
         return envelope
 
+    def remind(self, message: Message, delay: float) -> None:
+        """Hand the message to this actor (or a sibling on its channel) after so many seconds."""
+        self._channel.send(message, delay)
+
     def empty(self) -> bool:
-        """Tell whether no message for this actor alone is waiting."""
-        return not self._own
+        """Tell whether no message for this actor alone is waiting, nor being put."""
+        with self._channel.changed:
+            return not self._own
+
+    def has_more(self) -> bool:
+        """Tell whether one is there at this moment, without the lock: cheap, and only a hint."""
+        return bool(self._own)
 
     def _take(self) -> Envelope | None:
         if self._own:

@@ -104,7 +104,9 @@ class Await(Message, frozen=True):
     id: str
 
 
-# To the JobStore, from a Worker.
+# To the JobStore, from a Worker. How an attempt ended is told, not asked: the JobStore sees to it that it is
+# stored, also if the storage fails for a while, and refuses it with IllegalMove if the attempt is not the
+# current one.
 
 
 class Claim(Message, frozen=True):
@@ -114,7 +116,7 @@ class Claim(Message, frozen=True):
 
 
 class Complete(Message, frozen=True):
-    """End an attempt with its result, which is JSON. Raises IllegalMove if it is not the current one."""
+    """End an attempt with its result, which is JSON."""
 
     id: str
     attempt: int
@@ -122,10 +124,7 @@ class Complete(Message, frozen=True):
 
 
 class Fail(Message, frozen=True):
-    """End an attempt with an error; the job is tried again if it has retries left.
-
-    Raises IllegalMove if it is not the current attempt.
-    """
+    """End an attempt with an error; the job is tried again if it has retries left."""
 
     id: str
     attempt: int
@@ -133,21 +132,21 @@ class Fail(Message, frozen=True):
 
 
 class Release(Message, frozen=True):
-    """Give a claimed job back as if it had not been claimed. Raises IllegalMove likewise."""
+    """Give a claimed job back as if it had not been claimed."""
 
     id: str
     attempt: int
 
 
 class Cancelled(Message, frozen=True):
-    """End an attempt because its handler was closed on request. Raises IllegalMove likewise."""
+    """End an attempt because its handler was closed on request."""
 
     id: str
     attempt: int
 
 
 class Progress(Message, frozen=True):
-    """Say how far the running attempt is, from 0 to 1; to be told, not asked."""
+    """Say how far the running attempt is, from 0 to 1."""
 
     id: str
     value: float
@@ -174,9 +173,3 @@ class Run(Message, frozen=True):
     """Claim and run the job."""
 
     id: str
-
-
-class Record(Message, frozen=True):
-    """Tell the JobStore of an outcome that it could not store before."""
-
-    outcome: Outcome

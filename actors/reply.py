@@ -42,7 +42,12 @@ class Reply(pykka.Future[T]):
         return self.within(None).__await__()
 
     async def within(self, seconds: float | None) -> T:
-        """Await the answer, for so many seconds at the most. Raises pykka.Timeout."""
+        """Await the answer, for so many seconds at the most.
+
+        Raises pykka.Timeout, or TypeError for a reply that pykka derives only when `get` is called.
+        """
+        if self._is_derived:
+            raise TypeError("a derived reply, as of stop() or map(), cannot be awaited; call get()")
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         with self._lock:
@@ -50,9 +55,11 @@ class Reply(pykka.Future[T]):
                 self._awaiting.append((loop, waiter))
         if self._outcome is None:
             timer = None if seconds is None else loop.call_later(seconds, _wake, [waiter])
-            await waiter
-            if timer is not None:
-                timer.cancel()
+            try:
+                await waiter
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if self._outcome is None:
             raise pykka.Timeout(f"no answer in {seconds} seconds")
         answer: T = self._answer()
@@ -91,7 +98,8 @@ class Reply(pykka.Future[T]):
             if self._outcome is not None:
                 return
             self._blocked.append(settled)
-        if not settled.acquire(timeout=-1 if timeout is None else timeout):
+        limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not settled.acquire(timeout=limit):
             raise pykka.Timeout(f"no answer in {timeout} seconds")
 
     def _answer(self) -> Any:

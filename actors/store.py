@@ -51,6 +51,8 @@ BATCH: Final = 256
 #: Seconds that a batch waits for company when the last one held several submits. A lone client never waits;
 #: many get larger batches, and the threads hand the GIL over less often.
 LINGER: Final = 0.001
+#: Seconds after which an outcome that could not be stored is tried again.
+STORAGE_RETRY: Final = 0.5
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
 
@@ -62,6 +64,7 @@ class Batch:
         self.answers: list[tuple[Held, Any, Exception | None]] = []
         self.finished: list[Job] = []
         self.runnable: list[Job] = []
+        self.outcomes: list[Outcome] = []
         self.has_lingered = False
 
     def give_answers(self) -> None:
@@ -114,10 +117,14 @@ class JobStore(Actor):
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         held = Held()
+        if isinstance(message, Outcome):
+            self._batch.outcomes.append(message)
         try:
             answer = self._handle(message)
         except GoferError as refusal:
             self._batch.answers.append((held, None, refusal))
+            if isinstance(message, Outcome):
+                self._log.warning("outcome dropped", job=message.id, reason=str(refusal))
         except Exception as error:  # noqa: BLE001 - what was written is unknown: all of the batch goes
             self._batch.answers.append((held, None, None))
             self._roll_back(error)
@@ -323,13 +330,13 @@ class JobStore(Actor):
 
     def _has_company(self) -> bool:
         """Tell whether another message is there to share the commit; under load, wait a moment for one."""
-        if not self.actor_inbox.empty():
+        if self.actor_inbox.has_more():
             return True
         if not self._is_busy or self._batch.has_lingered:
             return False
         self._batch.has_lingered = True
         time.sleep(LINGER)
-        return not self.actor_inbox.empty()
+        return self.actor_inbox.has_more()
 
     def _commit(self) -> None:
         try:
@@ -356,6 +363,8 @@ class JobStore(Actor):
         failure = StorageFailed(f"nothing was stored, the database failed: {error}")
         batch.answers = [(held, None, refusal or failure) for held, _, refusal in batch.answers]
         batch.give_answers()
+        for outcome in batch.outcomes:
+            self.actor_inbox.remind(outcome, STORAGE_RETRY)
         processing = self._database.page(status=Status.PROCESSING)
         self._running = {job.id: self._with_progress(job) for job in processing}
 

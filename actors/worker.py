@@ -10,19 +10,19 @@ import pykka
 
 from actors import log
 from actors.actor import Actor
-from actors.errors import GoferError, StorageFailed
+from actors.errors import StorageFailed
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupts
 from actors.lifecycle import Job
 from actors.mailbox import Channel
-from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Record, Release, Run
+from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
 
 #: Seconds between two reports of progress at the least, however often the handler yields.
 PROGRESS_INTERVAL: Final = 0.1
 #: Bytes of JSON that a result may have, and characters of an error that are kept.
 RESULT_LIMIT: Final = 1024 * 1024
 LONGEST_ERROR: Final = 2000
-#: Seconds after which a message that the storage refused is tried again.
+#: Seconds after which a claim that the storage refused is tried again.
 STORAGE_RETRY: Final = 0.5
 
 
@@ -44,47 +44,33 @@ class Worker(Actor):
         self._interrupts = interrupts
         self._clock = clock
         self._log = log.logger("Worker")
-        self._unconfirmed: tuple[Outcome, pykka.Future[None]] | None = None
 
     def on_receive(self, message: Any) -> Any:
-        """Run a job, or record an outcome that could not be stored before."""
-        match message:
-            case Run():
-                self._run(message)
-            case Record(outcome=outcome):
-                self._tell_outcome(outcome)
-            case _:
-                return super().on_receive(message)
-        if not self._channel.has_ready():
-            self._confirm()
+        """Run a job."""
+        if not isinstance(message, Run):
+            return super().on_receive(message)
+        try:
+            self._run(message)
+        except pykka.ActorDeadError:
+            self._log.error("the JobStore has stopped, so it cannot be told", job=message.id)
         return None
 
     def on_stop(self) -> None:
-        """See the last outcome stored."""
-        self._confirm()
+        """Say so; the outcome of the last job is in the JobStore's mailbox, which outlives this one."""
         self._log.info("worker stopped")
 
     def _run(self, message: Run) -> None:
-        job = self._claim(message)
+        try:
+            job: Job | None = self._store.ask(Claim(message.id), block=True)
+        except StorageFailed:
+            self._channel.send(message, STORAGE_RETRY)
+            return
         if job is None:
             return
         self._log.debug("job started", job=job.id, type=job.type, attempt=job.attempts)
         outcome = self._attempt(job)
         self._log.debug("job ended", job=job.id, outcome=type(outcome).__name__)
-        self._tell_outcome(outcome)
-
-    def _claim(self, message: Run) -> Job | None:
-        claim = self._store.ask(Claim(message.id), block=False)
-        self._confirm()  # After the ask, so that one commit serves the last outcome and this claim.
-        try:
-            job: Job | None = claim.get()
-        except StorageFailed:
-            self._channel.send(message, STORAGE_RETRY)
-            return None
-        except pykka.ActorDeadError:
-            self._log.error("job not claimed, the JobStore has stopped", job=message.id)
-            return None
-        return job
+        self._store.tell(outcome)
 
     def _attempt(self, job: Job) -> Outcome:
         try:
@@ -93,7 +79,7 @@ class Worker(Actor):
             return interrupted.outcome(job)
         except BaseException as error:  # noqa: BLE001 - pykka stops every actor on a SystemExit
             self._log.exception("job failed", job=job.id, type=job.type)
-            return Fail(job.id, job.attempts, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+            return Fail(job.id, job.attempts, _described(error))
         return Complete(job.id, job.attempts, result)
 
     def _perform(self, job: Job) -> Any:
@@ -130,21 +116,6 @@ class Worker(Actor):
         except BaseException:  # noqa: BLE001 - how it was interrupted counts more than how it took that
             self._log.exception("the handler did not close cleanly", job=job.id, type=job.type)
 
-    def _tell_outcome(self, outcome: Outcome) -> None:
-        self._unconfirmed = (outcome, self._store.ask(outcome, block=False))
-
-    def _confirm(self) -> None:
-        """Wait until the last outcome is stored."""
-        if self._unconfirmed is None:
-            return
-        (outcome, reply), self._unconfirmed = self._unconfirmed, None
-        try:
-            reply.get()
-        except StorageFailed:
-            self._channel.send(Record(outcome), STORAGE_RETRY)
-        except (GoferError, pykka.ActorDeadError) as error:
-            self._log.error("outcome dropped", job=outcome.id, reason=str(error))
-
 
 class _Interrupted(Exception):
     """The handler was closed at its yield."""
@@ -157,6 +128,15 @@ class _Interrupted(Exception):
         """Say what becomes of the job."""
         outcome = Cancelled if self.reason is Interrupt.CANCEL else Release
         return outcome(job.id, job.attempts)
+
+
+def _described(error: BaseException) -> str:
+    """Return a text that can be stored, whatever the error makes of being asked for one."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its __str__ is the handler's code too
+        text = type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode()[:LONGEST_ERROR]
 
 
 def _checked(progress: Any) -> float | None:

@@ -98,7 +98,7 @@ def test_a_message_of_the_channel_goes_to_one_mailbox_and_is_answered_to_nobody(
     envelopes = [first.get(), second.get()]
     assert [envelope.message for envelope in envelopes] == [Run("a"), Run("b")]
     assert [envelope.reply_to for envelope in envelopes] == [None, None]
-    assert not channel.has_ready()
+    assert channel.seconds_to_next() != 0
 
 
 def test_a_mailbox_without_a_shared_channel_hands_out_its_own_messages() -> None:
@@ -116,10 +116,10 @@ def test_a_delayed_message_is_not_handed_out_before_it_is_due() -> None:
     channel = Channel(clock)
     channel.send(Run("late"), delay=5.0)
     clock.now = 4.9
-    assert not channel.has_ready()
+    assert channel.seconds_to_next() != 0
     assert take_all(channel) == []
     clock.now = 5.0
-    assert channel.has_ready()
+    assert channel.seconds_to_next() == 0
     assert take_all(channel) == ["late"]
 
 
@@ -182,7 +182,7 @@ def test_a_closed_channel_hands_nothing_out() -> None:
     channel.send(Run("after, and late"), delay=1.0)
     clock.now = 10.0
     assert not channel.is_open
-    assert not channel.has_ready()
+    assert channel.seconds_to_next() != 0
     assert seconds_to_next(channel) is None
     assert take_all(channel) == []
 
@@ -280,7 +280,7 @@ class Receivers(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        assert self.channel.has_ready() == self.is_due()
+        assert (self.channel.seconds_to_next() == 0) == self.is_due()
 
     @rule(by=receiver)
     def take(self, by: int) -> None:

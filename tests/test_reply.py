@@ -426,3 +426,17 @@ def test_an_answer_can_be_derived_from_another() -> None:
         derived.get(timeout=0)
     reply.set(1)
     assert derived.get(timeout=0) == 2
+
+
+def test_a_derived_reply_says_that_it_cannot_be_awaited() -> None:
+    async def wait() -> None:
+        await Reply[int]().map(str)
+
+    with pytest.raises(TypeError, match="cannot be awaited; call get"):
+        asyncio.run(wait())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+def test_no_time_is_no_wait(timeout: float) -> None:
+    with pytest.raises(pykka.Timeout):
+        Reply[int]().get(timeout=timeout)

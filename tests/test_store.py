@@ -271,6 +271,29 @@ def test_a_failed_commit_stores_nothing_says_so_and_leaves_the_store_working() -
     assert store.actor._counts[Status.PENDING] == 2
 
 
+def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_that_is_possible() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.ask(Claim(job_id))
+    free_disk = store.fill_disk()
+    large = Complete(job_id, 1, "x" * 100_000)
+    with pytest.raises(StorageFailed):
+        store.ask(large)
+    assert store.ask(Get(job_id)).status == "processing"
+    assert store.actor.actor_inbox.get().message is large
+    free_disk()
+    store.ask(large)
+    assert store.ask(Get(job_id)).status == "completed"
+
+
+def test_an_outcome_that_comes_too_late_is_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.actor.on_receive(Complete(job_id, 1, None))
+    assert "outcome dropped" in caplog.text
+    assert store.ask(Get(job_id)).status == "pending"
+
+
 def test_a_claim_that_was_rolled_back_can_be_made_again() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id

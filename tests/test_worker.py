@@ -6,20 +6,20 @@ import threading
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from types import EllipsisType
 from typing import Any, cast
 
 import msgspec
 import pykka
 import pytest
 
-from actors.errors import IllegalMove, StorageFailed
+from actors.errors import StorageFailed
 from actors.handlers import Function, Handlers, simulated
 from actors.handlers import handler as declared
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.mailbox import Channel
-from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Record, Release, Run
-from actors.reply import Reply
+from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Release, Run
 from actors.worker import Worker
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
@@ -38,31 +38,28 @@ class Clock:
 
 
 class Store:
-    """In place of the JobStore's ref: gives every job that is claimed, and stores every outcome."""
+    """In place of the JobStore's ref: gives every job that is claimed, and notes what it is told."""
 
     def __init__(self) -> None:
-        self.asked: list[Message] = []
+        self.claims: list[Message] = []
         self.told: list[Message] = []
-        #: What happens instead, by kind of message.
-        self.answers: dict[type[Message], Exception | None] = {}
+        self.outcomes: list[Message] = []
+        #: What a claim is answered instead.
+        self.claim_answer: Job | Exception | EllipsisType | None = Ellipsis
+        self.is_dead = False
 
-    def ask(self, message: Message, *, block: bool) -> Reply[Any]:
-        assert not block
-        self.asked.append(message)
-        reply = Reply[Any]()
-        answer = self.answers.get(type(message), processing(message) if isinstance(message, Claim) else None)
+    def ask(self, message: Claim, *, block: bool) -> Any:
+        assert block
+        self.claims.append(message)
+        answer = processing(message) if self.claim_answer is Ellipsis else self.claim_answer
         if isinstance(answer, Exception):
-            reply.set_exception((type(answer), answer, None))
-        else:
-            reply.set(answer)
-        return reply
+            raise answer
+        return answer
 
     def tell(self, message: Message) -> None:
-        self.told.append(message)
-
-    @property
-    def outcomes(self) -> list[Message]:
-        return [message for message in self.asked if not isinstance(message, Claim)]
+        if self.is_dead:
+            raise DEAD
+        (self.told if isinstance(message, Progress) else self.outcomes).append(message)
 
 
 def processing(claim: Claim) -> Job:
@@ -120,7 +117,8 @@ def echo(payload: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_job_is_claimed_run_and_completed(bench: Bench) -> None:
     bench.run(echo)
-    assert bench.store.asked == [Claim("1"), Complete("1", 3, {"to": "you"})]
+    assert bench.store.claims == [Claim("1")]
+    assert bench.store.outcomes == [Complete("1", 3, {"to": "you"})]
     assert bench.store.told == []
 
 
@@ -147,16 +145,16 @@ def test_the_result_is_what_json_makes_of_it(bench: Bench, result: Any, stored: 
 
 
 def test_a_job_that_cannot_be_claimed_is_not_run(bench: Bench) -> None:
-    bench.store.answers[Claim] = None
+    bench.store.claim_answer = None
     assert bench.run(echo) == []
     assert bench.due_in(10.0) == []
 
 
 def test_a_job_is_not_run_when_the_store_has_stopped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.store.answers[Claim] = DEAD
+    bench.store.claim_answer = DEAD
     assert bench.run(echo) == []
     assert bench.due_in(10.0) == []
-    assert "job not claimed" in caplog.text
+    assert "the JobStore has stopped" in caplog.text
 
 
 # A job that fails.
@@ -186,6 +184,23 @@ def test_whatever_a_handler_raises_fails_that_job_and_no_other(
     bench: Bench, error: BaseException, text: str
 ) -> None:
     assert bench.run(raising(error)) == [Fail("1", 3, text)]
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Mute(), "Mute"),
+        (OSError("no file \udcff"), "OSError: no file \\udcff"),
+        (ValueError("x" * 9000), None),
+    ],
+)
+def test_an_error_has_a_text_that_can_be_stored(bench: Bench, error: Exception, text: str | None) -> None:
+    assert bench.run(raising(error)) == [Fail("1", 3, text or "ValueError: " + "x" * 1988)]
 
 
 def test_the_worker_goes_on_after_a_job_that_failed(bench: Bench) -> None:
@@ -396,71 +411,19 @@ def test_a_released_job_does_not_fail_when_its_handler_tidies_up(bench: Bench) -
 
 
 def test_a_claim_that_the_storage_refused_is_tried_again_after_half_a_second(bench: Bench) -> None:
-    bench.store.answers[Claim] = STORAGE_FAILED
+    bench.store.claim_answer = STORAGE_FAILED
     assert bench.run(echo) == []
     assert bench.due_in(0.4) == []
     assert bench.due_in(0.1) == [Run("1")]
 
 
-def test_an_outcome_that_the_storage_refused_comes_back_to_be_recorded(bench: Bench) -> None:
-    bench.store.answers[Complete] = STORAGE_FAILED
-    worker = bench.worker(echo)
-    worker.on_receive(Run("1"))
-    outcome = Complete("1", 3, {"to": "you"})
-    assert bench.due_in(0.4) == []
-    assert bench.due_in(0.1) == [Record(outcome)]
-
-    worker.on_receive(Record(outcome))
-    assert bench.due_in(0.5) == [Record(outcome)]
-
-    bench.store.answers.clear()
-    worker.on_receive(Record(outcome))
-    assert bench.due_in(10.0) == []
-    assert bench.store.asked == [Claim("1"), outcome, outcome, outcome]
-
-
-@pytest.mark.parametrize("error", [ValueError("no"), None])
-def test_any_outcome_that_the_storage_refused_comes_back(bench: Bench, error: Exception | None) -> None:
-    bench.store.answers |= {Fail: STORAGE_FAILED, Release: STORAGE_FAILED}
-    bench.interrupts.begin_grace(0.0)
-    (outcome,) = bench.run(raising(error) if error else Steps(bench.clock))
-    assert isinstance(outcome, Fail | Release)
-    assert bench.due_in(0.5) == [Record(outcome)]
-
-
-def test_an_outcome_that_comes_too_late_is_dropped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.store.answers[Complete] = IllegalMove("no longer in 3")
-    bench.run(echo)
-    assert bench.due_in(10.0) == []
-    assert "outcome dropped" in caplog.text
-
-
 def test_an_outcome_is_dropped_when_the_store_has_stopped(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.store.answers[Complete] = DEAD
+    bench.store.is_dead = True
     bench.run(echo)
     assert bench.due_in(10.0) == []
-    assert "outcome dropped" in caplog.text
-
-
-def test_an_outcome_that_was_not_waited_for_comes_back_with_the_next_claim(bench: Bench) -> None:
-    bench.store.answers[Complete] = STORAGE_FAILED
-    worker = bench.worker(echo)
-    bench.channel.send(Run("2"))
-    worker.on_receive(Run("1"))
-    assert bench.due_in(0.5) == [Run("2")]
-    worker.on_receive(Run("2"))
-    assert bench.due_in(0.5) == [Record(Complete(job_id, 3, {"to": "you"})) for job_id in "12"]
-
-
-def test_the_last_outcome_is_waited_for_before_the_worker_stops(bench: Bench) -> None:
-    bench.store.answers[Complete] = STORAGE_FAILED
-    worker = bench.worker(echo)
-    bench.channel.send(Run("2"))
-    worker.on_receive(Run("1"))
-    worker.on_stop()
-    assert bench.due_in(0.5) == [Run("2"), Record(Complete("1", 3, {"to": "you"}))]
+    assert "the JobStore has stopped" in caplog.text
 
 
 # A Worker that runs.
