@@ -1,5 +1,6 @@
 """gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`."""
 
+import gc
 import logging.config
 import os
 import signal
@@ -96,6 +97,10 @@ def post_worker_init(worker):
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.asgi = create_app(worker.system)
+    # Requests leave no cycles behind. Without these two lines a sixth of the time under load goes into
+    # looking for some, mostly among what was imported and never goes away.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def begin_to_stop(worker):

@@ -169,7 +169,7 @@ class Drain(Message, frozen=True):
 # To a Worker, through the channel.
 
 
-class Run(Message, frozen=True):
-    """Claim and run the job."""
+class Run(Message, frozen=True, gc=False):
+    """Claim and run the job. One waits in the channel for each pending job, so the GC is not to visit it."""
 
     id: str
