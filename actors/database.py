@@ -41,6 +41,9 @@ SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
 ID: Final = re.compile("[0-7][0-9a-f]{15}")
+#: Seconds to wait for another owner of the file to close it: at a reload that is the old process, which
+#: gunicorn gives 30 to finish its job.
+OWNER_LEAVES: Final = 35.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,7 +58,9 @@ class Database:
         #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path, timeout=OWNER_LEAVES, isolation_level=None, check_same_thread=False
+            )
         except sqlite3.Error as error:
             raise _cannot_open(path, error) from error
         try:
