@@ -60,6 +60,8 @@ def on_starting(server):
     for refusal, applies in refusals.items():
         if applies:
             sys.exit(f"gofer: cannot run with {refusal}")
+    # The master's part of pre_fork: it blocks them for no longer than the fork takes.
+    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS))
 
 
 def nworkers_changed(server, new_value, old_value):
@@ -69,8 +71,8 @@ def nworkers_changed(server, new_value, old_value):
         server.num_workers = 1
 
 
-def post_fork(server, worker):
-    """Let stop signals wait until post_worker_init: while the worker boots, gunicorn would lose them."""
+def pre_fork(server, worker):
+    """Let stop signals wait, in the child until post_worker_init: before that they would get lost."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
