@@ -40,8 +40,8 @@ control_socket_disable = True
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds from the stop signal until gunicorn's master kills the worker.
 graceful_timeout = 30
-#: Seconds from the stop signal for which a running job may go on; the rest is for giving it back.
-GRACE = graceful_timeout - 5
+#: Seconds of these in which a running job no longer goes on, but is given back.
+RESERVE = 5
 #: Seconds from the stop signal for which open connections may still be answered.
 CONNECTION_GRACE = 1.2
 
@@ -62,6 +62,12 @@ def on_starting(server):
             sys.exit(f"gofer: cannot run with {refusal}")
     # The master's part of pre_fork: it blocks them for no longer than the fork takes.
     os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS))
+
+
+def when_ready(server):
+    """Stop gracefully at every stop signal: at a SIGINT gunicorn may kill a running job after 2 seconds."""
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def nworkers_changed(server, new_value, old_value):
@@ -94,7 +100,7 @@ def post_worker_init(worker):
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        worker.system = actors.start(settings)
+        worker.system = actors.start(settings, lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
     except actors.GoferError as error:
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -105,11 +111,16 @@ def post_worker_init(worker):
     gc.set_threshold(50_000, 20, 20)
 
 
+def grace(worker):
+    """Return for how many seconds from the stop signal a running job may go on."""
+    return max(0, worker.cfg.graceful_timeout - RESERVE)
+
+
 def begin_to_stop(worker):
     """Accept no connection and take no job any more; let gunicorn's loop come to its end."""
     for server in worker.servers:
         server.close()
-    worker.system.drain(GRACE)
+    worker.system.drain(grace(worker))
     worker.handle_exit_signal()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
     worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
@@ -121,7 +132,10 @@ def begin_to_stop(worker):
 def worker_exit(server, worker):
     """Stop the actors, the last started first: the Workers, then the JobStore."""
     system = getattr(worker, "system", None)
-    if system is not None:  # it is None in the master, and after a boot that failed
-        system.drain(GRACE)
-        ActorRegistry.stop_all()
-        system.stop()
+    if system is None:  # in the master, and after a boot that failed
+        return
+    if not system.store.is_alive():
+        os._exit(1)  # What jobs still do nobody can store; the next process is needed sooner.
+    system.drain(grace(worker))
+    ActorRegistry.stop_all()
+    system.stop()

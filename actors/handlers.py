@@ -6,7 +6,8 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Final, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 import msgspec
 
@@ -19,6 +20,9 @@ Function = Callable[[Any], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 #: The attribute of a function that holds its Options.
 OPTIONS: Final = "gofer_options"
+#: Makes the executor on which handlers run.
+Factory = Callable[[], object]
+
 #: Seconds between two yields of a simulated job, and so how soon it notices an interrupt.
 STEP: Final = 0.1
 
@@ -30,7 +34,7 @@ class Options(msgspec.Struct, frozen=True):
     max_retries: int | None = None
     #: Seconds to wait after the first failed attempt at the most; each later wait may be twice as long.
     backoff: float = 1.0
-    #: Seconds that an attempt may take. Only a generator can be held to it.
+    #: Seconds that an attempt may take. In the Worker's own thread only a generator can be held to it.
     timeout: float | None = None
 
 
@@ -49,10 +53,12 @@ def handler(
 class Handlers:
     """The handlers by job type; with a default, every type has one."""
 
-    def __init__(self, handlers: Mapping[str, Function], default: Function | None = None) -> None:
-        """Check them; raise HandlerError for a handler that cannot work."""
+    def __init__(
+        self, handlers: Mapping[str, Function], default: Function | None = None, *, on_executor: bool = False
+    ) -> None:
+        """Check them; raise HandlerError for a handler that cannot work where it is to run."""
         for job_type, function in handlers.items():
-            _check(job_type, function)
+            _check(job_type, function, on_executor=on_executor)
         self._functions = dict(handlers)
         self._default = default
         self._models = {job_type: _model(function) for job_type, function in handlers.items()}
@@ -77,32 +83,44 @@ class Handlers:
         try:
             return msgspec.convert(payload, model)
         except msgspec.ValidationError as error:
-            reason = str(error).replace("`$", "`$.payload")
-            raise InvalidJob(f"the payload does not fit: {reason}") from None
+            reason, _, path = str(error).partition(" - at `$")
+            raise InvalidJob(f"the payload does not fit: {reason} - at `$.payload{path or '`'}") from None
 
 
 def simulated(seconds: float) -> Handlers:
     """Return handlers for any type that take so many seconds and do nothing."""
-
-    def pretend(_payload: dict[str, Any]) -> Generator[float, None, None]:
-        steps = math.ceil(seconds / STEP)
-        for step in range(steps):
-            yield step / steps
-            time.sleep(seconds / steps)
-
-    return Handlers({}, default=pretend)
+    return Handlers({}, default=partial(_pretend, seconds))
 
 
-def load(place: str) -> Handlers:
+def _pretend(seconds: float, _payload: dict[str, Any]) -> Generator[float, None, None]:
+    steps = math.ceil(seconds / STEP)
+    for step in range(steps):
+        yield step / steps
+        time.sleep(seconds / steps)
+
+
+def load(place: str, *, on_executor: bool = False) -> Handlers:
     """Import the mapping at `module:name`. Raises HandlerError, in one line, if that cannot be done."""
-    module, _, name = place.partition(":")
-    try:
-        mapping = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise HandlerError(f"GOFER_HANDLERS is {place!r}; it cannot be imported: {error!r}") from error
+    mapping = _imported("GOFER_HANDLERS", place)
     if not isinstance(mapping, Mapping):
         raise HandlerError(f"GOFER_HANDLERS is {place!r}; it must name a mapping of types to handlers")
-    return Handlers(mapping)
+    return Handlers(mapping, on_executor=on_executor)
+
+
+def load_factory(place: str) -> Factory:
+    """Import what makes the executor, at `module:name`; raises HandlerError as `load` does."""
+    factory = _imported("GOFER_EXECUTOR", place)
+    if not callable(factory):
+        raise HandlerError(f"GOFER_EXECUTOR is {place!r}; it must name a function that returns an executor")
+    return cast("Factory", factory)
+
+
+def _imported(setting: str, place: str) -> object:
+    module, _, name = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise HandlerError(f"{setting} is {place!r}; it cannot be imported: {error!r}") from error
 
 
 def options(function: Function | None) -> Options:
@@ -111,13 +129,14 @@ def options(function: Function | None) -> Options:
     return found
 
 
-def _check(job_type: str, function: Function) -> None:
+def _check(job_type: str, function: Function, *, on_executor: bool) -> None:
     if not callable(function):
         raise HandlerError(f"the handler of {job_type!r} is no function: {function!r}")
-    if options(function).timeout is not None and not inspect.isgeneratorfunction(function):
+    can_be_given_up = on_executor or inspect.isgeneratorfunction(function)
+    if options(function).timeout is not None and not can_be_given_up:
         raise HandlerError(
             f"the handler of {job_type!r} has a timeout, but a plain function cannot be interrupted:"
-            " let it yield now and then"
+            " let it yield now and then, or run it on an executor (GOFER_EXECUTOR)"
         )
 
 

@@ -13,6 +13,14 @@ class Interrupt(Enum):
     CANCEL = auto()
 
 
+class Interrupted(Exception):
+    """The handler was closed at its yield, or never begun."""
+
+    def __init__(self, reason: Interrupt) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Interrupts:
     """Set by the JobStore and the wiring, looked at by Workers at each yield; safe from any thread."""
 
@@ -37,8 +45,9 @@ class Interrupts:
         """Say that the job runs no longer."""
         self._cancelled.discard(job_id)
 
-    def of(self, job_id: str) -> Interrupt | None:
-        """Return why the job should not go on, if it should not."""
+    def check(self, job_id: str) -> None:
+        """Raise Interrupted if the job should not go on."""
         if self.is_cancelled(job_id):
-            return Interrupt.CANCEL
-        return Interrupt.RELEASE if self._clock() >= self._end else None
+            raise Interrupted(Interrupt.CANCEL)
+        if self._clock() >= self._end:
+            raise Interrupted(Interrupt.RELEASE)

@@ -101,6 +101,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._channel = Channel()
         self._own: deque[Envelope] = deque()
+        self._reader: int | None = None
         self._stopped = threading.Event()
 
     def open(self, stopped: threading.Event, channel: Channel | None = None) -> None:
@@ -109,18 +110,26 @@ class Mailbox:
         self._channel = channel or self._channel
 
     def put(self, envelope: Envelope, /) -> None:
-        """Queue a message for this actor alone, or answer it at once if the actor has stopped."""
+        """Queue a message for this actor alone, or answer it at once if the actor has stopped.
+
+        Who asks itself, as a handler does that stops its own Worker, would wait for ever; it is told.
+        """
+        asks_itself = envelope.reply_to is not None and threading.get_ident() == self._reader
         with self._channel.changed:
-            if not self._stopped.is_set():
-                self._own.append(envelope)
+            is_queued = not self._stopped.is_set()
+            if is_queued:
+                self._own.append(Delivery(envelope.message) if asks_itself else envelope)
                 self._channel.changed.notify_all()
-                return
-        if envelope.reply_to is not None:
-            dead = pykka.ActorDeadError("the actor stopped before handling the message")
+        if envelope.reply_to is not None and (asks_itself or not is_queued):
+            reason = (
+                "an actor cannot wait for itself" if is_queued else "the actor stopped before handling it"
+            )
+            dead = pykka.ActorDeadError(reason)
             envelope.reply_to.set_exception((pykka.ActorDeadError, dead, None))
 
     def get(self) -> Any:
         """Wait for the next envelope. Never raises: pykka calls it outside its `try`."""
+        self._reader = threading.get_ident()
         changed = self._channel.changed
         with changed:
             envelope = self._take()

@@ -19,7 +19,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Annotated[int, Meta(ge=1, description="a whole number of pending jobs, at least 1")] = 10_000
     handlers: Annotated[
         Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None,
-        Meta(description="module:mapping, such as examples.handlers:handlers"),
+        Meta(description="module:mapping, such as examples.words:handlers"),
+    ] = None
+    executor: Annotated[
+        Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None,
+        Meta(description="module:factory, such as examples.processes:executor"),
     ] = None
     max_retries: Annotated[
         int, Meta(ge=0, le=1000, description="a whole number of retries, from 0 to 1000")

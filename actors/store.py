@@ -91,6 +91,7 @@ class JobStore(Actor):
         keep_finished: int = 100_000,
         max_retries: int = 0,
         chance: Callable[[], float] = random.random,
+        ended: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__()
@@ -102,6 +103,7 @@ class JobStore(Actor):
         self._keep_finished = keep_finished
         self._max_retries = max_retries
         self._chance = chance
+        self._ended = ended
         self._clock = clock
         self._log = log.logger("JobStore")
         self._last_id = database.last_id()
@@ -143,11 +145,15 @@ class JobStore(Actor):
         self._answer_waiting()
         self._database.close()
         self._log.info("job store stopped", **self._counts)
+        self._ended()
 
     def on_failure(self, *_exc_info: object) -> None:
         """Leave nobody without an answer."""
-        self._roll_back(StorageFailed("the JobStore has failed"))
-        self._database.close()
+        try:
+            self._roll_back(StorageFailed("the JobStore has failed"))
+            self._database.close()
+        finally:
+            self._ended()
 
     # What each message does.
 

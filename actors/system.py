@@ -1,28 +1,48 @@
 """The wiring: which actors there are, what each is given, in which order they start and stop."""
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
+from actors import log
 from actors.database import Database
-from actors.handlers import Function, Handlers, load, simulated
+from actors.errors import HandlerError
+from actors.handlers import Function, Handlers, load, load_factory, simulated
 from actors.interrupts import Interrupts
 from actors.mailbox import Channel
 from actors.messages import Drain, Ping, Recover
+from actors.pool import Pool
 from actors.settings import Settings
 from actors.store import JobStore
 from actors.worker import Worker
 
 
 class System:
-    """A running JobStore and its Workers; as a context manager it stops them on the way out."""
+    """A running JobStore and its Workers; as a context manager it stops them on the way out.
 
-    def __init__(self, settings: Settings, handlers: Handlers) -> None:
+    A Worker that ends is replaced. A JobStore is not: what it held is known to the database alone, and the
+    way to get that back is a new system. `lost` is called, in the JobStore's thread, when one is needed.
+    """
+
+    def __init__(
+        self, settings: Settings, handlers: Handlers, pool: Pool | None, lost: Callable[[], None]
+    ) -> None:
+        self._handlers = handlers
+        self._pool = pool
+        self._lost = lost
         self._channel = Channel()
         self._interrupts = Interrupts()
+        self._log = log.logger("System")
+        #: Held while actors are started or told to end, so that none is started behind a drain's back.
+        self._changing = threading.Lock()
+        self._is_draining = False
+        self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
+        self._ending: list[threading.Thread] = []
+        self.workers: list[pykka.ActorRef[Worker]] = []
         self.store: pykka.ActorRef[JobStore] = JobStore.start(
             Database(settings.database),
             self._channel,
@@ -31,12 +51,12 @@ class System:
             capacity=settings.capacity,
             keep_finished=settings.keep_finished,
             max_retries=settings.max_retries,
+            ended=self._store_ended,
         )
-        self.workers: list[pykka.ActorRef[Worker]] = [
-            Worker.start(self.store, self._channel, handlers, self._interrupts)
-            for _ in range(settings.workers)
-        ]
-        self._threads: list[threading.Thread] = [ref.ask(Ping(), block=True) for ref in self._actors()]
+        self._threads[self.store] = self.store.ask(Ping(), block=False)
+        with self._changing:
+            for _ in range(settings.workers):
+                self._start_worker()
         try:
             self.store.ask(Recover())
         except BaseException:
@@ -46,10 +66,10 @@ class System:
     @property
     def is_draining(self) -> bool:
         """Whether the service is stopping."""
-        return not self._channel.is_open
+        return self._is_draining
 
     def dead(self) -> list[str]:
-        """Name the actors that have stopped, by choice or by failure."""
+        """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]
 
     def drain(self, grace: float) -> None:
@@ -57,8 +77,12 @@ class System:
 
         Returns at once. May be called from any thread, and again.
         """
+        with self._changing:
+            self._is_draining = True
         self._interrupts.begin_grace(grace)
         self._channel.close()
+        if self._pool is not None:
+            self._pool.close()
         if self.store.is_alive():
             self.store.tell(Drain())
 
@@ -67,8 +91,38 @@ class System:
         self.drain(grace)
         for ref in reversed(self._actors()):
             ref.stop()
-        for thread in self._threads:
-            thread.join()
+        for thread in self._threads.values():
+            with contextlib.suppress(pykka.ActorDeadError):
+                thread.get().join()
+        for ending in self._ending:
+            ending.join()
+        if self._pool is not None:
+            self._pool.stop()
+
+    def _start_worker(self) -> None:
+        ref = Worker.start(
+            self.store, self._channel, self._handlers, self._interrupts, self._pool, ended=self._worker_ended
+        )
+        self.workers.append(ref)
+        self._threads[ref] = ref.ask(Ping(), block=False)
+
+    def _worker_ended(self, ref: pykka.ActorRef[Worker]) -> None:
+        with self._changing:
+            if self._is_draining:
+                return
+            self._log.error("a Worker has ended; another takes its place")
+            self._start_worker()
+            self.workers.remove(ref)
+            del self._threads[ref]
+            self._ending = [t for t in self._ending if t.is_alive()] + [threading.current_thread()]
+
+    def _store_ended(self) -> None:
+        with self._changing:
+            is_lost = not self._is_draining
+        if is_lost:
+            self._log.critical("the JobStore has ended; only a new start brings the jobs back")
+            self._interrupts.begin_grace(0)
+            self._lost()
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +139,40 @@ class System:
         return [self.store, *self.workers]
 
 
-def start(settings: Settings | None = None, handlers: Mapping[str, Function] | None = None) -> System:
+def start(
+    settings: Settings | None = None,
+    handlers: Mapping[str, Function] | None = None,
+    *,
+    lost: Callable[[], None] = lambda: None,
+) -> System:
     """Start the actors, with these handlers or those that the settings name.
 
-    Raises StorageFailed if the database cannot be used, HandlerError if a handler cannot.
+    Raises StorageFailed if the database cannot be used, HandlerError if a handler or executor cannot. `lost`
+    is called if the JobStore ends by itself; nothing can be done then but to start anew.
     """
     settings = settings or Settings()
-    if handlers is not None:
-        return System(settings, Handlers(handlers))
+    known = _handlers(settings, handlers)
+    pool = None if settings.executor is None else _pool(settings.executor)
+    try:
+        return System(settings, known, pool, lost)
+    except BaseException:
+        if pool is not None:
+            pool.stop()
+        raise
+
+
+def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handlers:
+    on_executor = settings.executor is not None
+    if given is not None:
+        return Handlers(given, on_executor=on_executor)
     if settings.handlers is not None:
-        return System(settings, load(settings.handlers))
-    return System(settings, simulated(settings.simulated_seconds))
+        return load(settings.handlers, on_executor=on_executor)
+    return simulated(settings.simulated_seconds)
+
+
+def _pool(place: str) -> Pool:
+    factory = load_factory(place)
+    try:
+        return Pool(factory)
+    except Exception as error:
+        raise HandlerError(f"GOFER_EXECUTOR is {place!r}; it made no executor: {error!r}") from error

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import falcon.testing
 import pytest
 
-from actors import Settings, System, start
+from actors import Await, Settings, System, start
 from actors.messages import Progress
 from actors.store import JobStore
+from actors.worker import Worker
 from api import asking, create_app
 
 #: Seconds within which a client must hear of a stopped actor: far less than an actor may take to answer.
@@ -71,15 +72,25 @@ def test_health_names_a_stopped_jobstore(system: System, client: falcon.testing.
     assert_unavailable(request(client, "health"), "JobStore")
 
 
-def test_health_names_a_stopped_worker(system: System, client: falcon.testing.TestClient) -> None:
+def test_a_worker_that_has_ended_is_replaced(system: System, client: falcon.testing.TestClient) -> None:
+    ended = system.workers[0]
+    ended.stop()
+    assert request(client, "health").json == {"status": "ok"}
+    job = request(client, "submit").json
+    assert system.store.ask(Await(job["id"]), block=True, timeout=30).status == "completed"
+    assert [ref.is_alive() for ref in system.workers] == [True]
+    assert ended not in system.workers
+
+
+def test_health_names_a_worker_that_could_not_be_replaced(
+    system: System, client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Worker, "start", start)
     system.workers[0].stop()
     assert_unavailable(request(client, "health"), "Worker")
-
-
-def test_jobs_are_still_taken_and_shown_when_a_worker_has_stopped(
-    system: System, client: falcon.testing.TestClient
-) -> None:
-    system.workers[0].stop()
     job = request(client, "submit").json
     assert client.simulate_get(f"/jobs/{job['id']}").json["status"] == "pending"
 

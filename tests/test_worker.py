@@ -85,7 +85,7 @@ class Bench:
 
     def worker(self, function: Function) -> Worker:
         handlers = Handlers({"email": function})
-        return Worker(self.ref, self.channel, handlers, self.interrupts, self.clock)
+        return Worker(self.ref, self.channel, handlers, self.interrupts, clock=self.clock)
 
     def run(self, function: Function) -> list[Message]:
         """Let a new Worker run one job, and return the outcomes."""

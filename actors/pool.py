@@ -1,0 +1,195 @@
+"""Where handlers run when they do not run in the Worker's own thread: an executor."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from functools import partial
+from itertools import count
+from types import TracebackType
+from typing import Any, Final, Self
+
+from actors.attempt import RemoteError, Report, described, overdue, perform
+from actors.handlers import Function
+from actors.interrupts import Interrupt, Interrupted
+
+PROGRESS: Final = struct.Struct("d")
+
+
+class Pool:
+    """Runs handlers on the executor that `factory` makes, for any number of Workers at once.
+
+    The executor is replaced when it is broken, and when a handler on it had to be given up: who knows how
+    long that goes on. What was replaced is still waited for by those whose handlers run there.
+    """
+
+    def __init__(self, factory: Callable[[], object]) -> None:
+        """Raise what the factory raises, and TypeError if what it makes is no executor."""
+        self._factory = factory
+        self._changing = threading.Lock()
+        self._executor = self._make()
+        self._awaited: dict[Executor, set[Future[Any]]] = {self._executor: set()}
+        self._is_closed = False
+        self._folder = tempfile.TemporaryDirectory(prefix="gofer-")
+        self._lines = count()
+
+    def perform(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Any:
+        """Run the handler to its end, and return what JSON makes of its result.
+
+        Raises RemoteError for what the handler raised, TimeoutError for one that is given up after `timeout`
+        seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
+        """
+        with _Line(f"{self._folder.name}/{next(self._lines)}") as line:
+            executor, future = self._submit(partial(_call, function, argument, timeout, line.address))
+            future.add_done_callback(line.ring)
+            try:
+                line.listen(future, timeout, report)
+                return _result(future)
+            except CancelledError:
+                if self._is_closed:
+                    raise Interrupted(Interrupt.RELEASE) from None
+                raise
+            finally:
+                self._leave(executor, future)
+
+    def close(self) -> None:
+        """Begin no handler any more; those that the executor has not begun yet are interrupted."""
+        with self._changing:
+            self._is_closed = True
+            waiting = [future for futures in self._awaited.values() for future in futures]
+        for future in waiting:
+            future.cancel()
+
+    def stop(self) -> None:
+        """Close, and end the executor; no Worker may be waiting any more."""
+        self.close()
+        self._executor.shutdown()
+        self._folder.cleanup()
+
+    def _make(self) -> Executor:
+        made = self._factory()
+        if not isinstance(made, Executor):
+            raise TypeError(f"{made!r} is no concurrent.futures.Executor")
+        return made
+
+    def _submit(self, call: Callable[[], Any]) -> tuple[Executor, Future[Any]]:
+        with self._changing:
+            if self._is_closed:
+                raise Interrupted(Interrupt.RELEASE)
+            try:
+                future = self._executor.submit(call)
+            except BrokenExecutor:
+                self._replace()
+                future = self._executor.submit(call)
+            self._awaited[self._executor].add(future)
+            return self._executor, future
+
+    def _leave(self, executor: Executor, future: Future[Any]) -> None:
+        """Wait for it no longer. If it still runs, its executor is not used again."""
+        is_given_up = not (future.done() or future.cancel())
+        with self._changing:
+            self._awaited[executor].discard(future)
+            if is_given_up and executor is self._executor:
+                self._replace()
+            self._end_unused()
+
+    def _replace(self) -> None:
+        self._executor = self._make()
+        self._awaited[self._executor] = set()
+        self._end_unused()
+
+    def _end_unused(self) -> None:
+        for executor, futures in list(self._awaited.items()):
+            if executor is not self._executor and not futures:
+                del self._awaited[executor]
+                _end(executor)
+
+
+class _Line:
+    """Where a handler is heard from: a datagram socket in the file system.
+
+    Any process of this machine can write to it. On another one the handler finds nobody there, and works
+    on without telling its progress.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(address)
+
+    def listen(self, future: Future[Any], timeout: float | None, report: Report) -> None:
+        """Report progress until the future is done. Raises TimeoutError after so many seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not future.done():
+            if end is not None:
+                self._socket.settimeout(max(0.001, end - time.monotonic()))
+            try:
+                message = self._socket.recv(PROGRESS.size)
+            except TimeoutError:
+                raise overdue(timeout) from None
+            if message:
+                report(*PROGRESS.unpack(message))
+
+    def ring(self, _future: Future[Any]) -> None:
+        """Say that the future is done."""
+        _send(self.address, b"", wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+        os.unlink(self.address)  # noqa: PTH108 - it is an address
+
+
+def _send(address: str, message: bytes, *, wait: bool = False) -> None:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(wait)
+        sender.sendto(message, address)
+
+
+def _call(
+    function: Function, argument: Any, timeout: float | None, address: str
+) -> tuple[Any, tuple[str, str] | None]:
+    """Run the handler, wherever this is. Of an error only texts are returned: not every one can travel."""
+    in_a_child = multiprocessing.parent_process() is not None
+    if in_a_child and threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches every process of a terminal; the service lets running jobs come to their end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def report(progress: float) -> None:
+        _send(address, PROGRESS.pack(progress))
+
+    try:
+        return perform(function, argument, timeout, report), None
+    except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
+        return None, (described(error), traceback.format_exc())
+
+
+def _result(future: Future[tuple[Any, tuple[str, str] | None]]) -> Any:
+    result, error = future.result()
+    if error is not None:
+        raise RemoteError(*error)
+    return result
+
+
+def _end(executor: Executor) -> None:
+    """End an executor that nobody waits for; a process that still runs a given-up handler is killed."""
+    # Python 3.14 has ProcessPoolExecutor.kill_workers() for this.
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False)
+    for process in processes:
+        process.kill()
