@@ -38,6 +38,8 @@ asgi_lifespan = "off"
 control_socket_disable = True
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: What the master sends to a worker that a reload is about to replace; ignored where nobody listens for it.
+HANDS_OVER = signal.SIGURG
 #: Seconds from the stop signal until gunicorn's master kills the worker.
 graceful_timeout = 30
 #: Seconds of these in which a running job no longer goes on, but is given back.
@@ -82,25 +84,43 @@ def pre_fork(server, worker):
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
+def on_reload(server):
+    """Tell the process that serves now that another one takes over."""
+    if settings.database == ":memory:":
+        server.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
+    for pid in server.WORKERS:
+        os.kill(pid, HANDS_OVER)
+
+
 def post_worker_init(worker):
     """Start the actors, in the process that will serve, before it accepts."""
+    worker.is_waiting = True
+    worker.hands_over = False
 
     def stop(_signum, _frame):
+        if worker.is_waiting:
+            sys.exit(0)
         for signum in STOP_SIGNALS:  # Once is enough.
             signal.signal(signum, signal.SIG_IGN)
         worker.loop.call_soon_threadsafe(begin_to_stop, worker)
+
+    def hand_over(_signum, _frame):
+        worker.hands_over = settings.database != ":memory:"
 
     for signum in STOP_SIGNALS:
         # Not the loop's own handlers: those go with the loop, and a second signal would then kill the
         # process in the middle of a job; and uvloop loses what comes before it runs.
         worker.loop.remove_signal_handler(signum)
         signal.signal(signum, stop)
+    signal.signal(HANDS_OVER, hand_over)
     # They are the master's business, and would kill a worker that gets them by mistake.
     for signum in (signal.SIGHUP, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        worker.system = actors.start(settings, lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        ownership = actors.own(settings.database, wait=True)
+        worker.is_waiting = False
+        worker.system = actors.start(settings, ownership=ownership, lost=lost)
     except actors.GoferError as error:
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -111,16 +131,25 @@ def post_worker_init(worker):
     gc.set_threshold(50_000, 20, 20)
 
 
+def lost():
+    """End this process, which serves nothing any more; gunicorn starts another."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def grace(worker):
     """Return for how many seconds from the stop signal a running job may go on."""
     return max(0, worker.cfg.graceful_timeout - RESERVE)
 
 
 def begin_to_stop(worker):
-    """Accept no connection and take no job any more; let gunicorn's loop come to its end."""
+    """Accept no connection and run no other job; let gunicorn's loop come to its end.
+
+    At a reload the requests on open connections are still served in full: what they submit is in the
+    database, and the next process runs it.
+    """
     for server in worker.servers:
         server.close()
-    worker.system.drain(grace(worker))
+    worker.system.drain(grace(worker), admits=worker.hands_over)
     worker.handle_exit_signal()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
     worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)

@@ -5,7 +5,7 @@ from actors.handlers import handler
 from actors.lifecycle import Job, Status
 from actors.messages import Await, Cancel, Get, ListJobs, Retry, Submit
 from actors.settings import Settings, from_environment
-from actors.system import System, start
+from actors.system import System, own, start
 
 __all__ = [
     "Await",
@@ -21,5 +21,6 @@ __all__ = [
     "System",
     "from_environment",
     "handler",
+    "own",
     "start",
 ]

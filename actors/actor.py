@@ -5,6 +5,7 @@ from typing import Any
 
 import pykka
 
+from actors.errors import UnknownMessage
 from actors.mailbox import Channel, Mailbox
 from actors.messages import Ping
 from actors.reply import Held, Reply
@@ -28,13 +29,19 @@ class Actor(pykka.ThreadingActor):
         self.actor_inbox.open(self.actor_stopped, channel)
 
     def on_receive(self, message: Any) -> Any:
-        """Answer a Ping, and refuse what the subclass did not understand.
+        """Answer what the subclass did not understand.
 
-        The refusal is an answer, not an exception: pykka lets an actor die of one in a message told.
+        A refusal is an answer, not an exception: pykka lets an actor die of one in a message told.
         """
+        try:
+            return self.answer(message)
+        except UnknownMessage as unknown:
+            refusal = Held()
+            refusal.settle(None, unknown)
+            return refusal
+
+    def answer(self, message: Any) -> Any:
+        """Answer a Ping. Raises UnknownMessage for anything else."""
         if isinstance(message, Ping):
             return threading.current_thread()
-        refusal = Held()
-        name = type(self).__name__
-        refusal.settle(None, TypeError(f"{name} understands no {type(message).__name__} message"))
-        return refusal
+        raise UnknownMessage(f"{type(self).__name__} understands no {type(message).__name__} message")

@@ -1,5 +1,6 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -9,13 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import StorageFailed
-from actors.lifecycle import FINISHED, Job, Status
-
-SCHEMA_VERSION: Final = 1
+from actors.lifecycle import FINISHED, FIRST_ID, Job, Status
 
 # The rowid is the job's id, so that the order of submission costs no index of its own, and a page of jobs
 # costs the same wherever it starts. Times are microseconds since 1970, in UTC.
-SCHEMA: Final = f"""
+FIRST_SCHEMA: Final = f"""
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
     type TEXT NOT NULL,
@@ -34,16 +33,32 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_status ON jobs (status);
 CREATE INDEX jobs_by_type ON jobs (type);
 CREATE INDEX jobs_by_finish ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-PRAGMA user_version = {SCHEMA_VERSION};
 """
+#: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
+MIGRATIONS: Final = (
+    FIRST_SCHEMA,
+    # In how many crashes in a row an attempt of the job was running.
+    "ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;",
+)
 
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
 ID: Final = re.compile("[0-7][0-9a-f]{15}")
-#: Seconds to wait for another owner of the file to close it: at a reload that is the old process, which
-#: gunicorn gives 30 to finish its job.
-OWNER_LEAVES: Final = 35.0
+#: Seconds to wait for somebody else who reads the file at the moment of opening it.
+READER_LEAVES: Final = 5.0
+#: Bytes to which the WAL is cut after it grew beyond them, as on a disk that was full for a while.
+WAL_LIMIT: Final = 32 * 1024 * 1024
+#: Errors after which nobody knows what is on the disk, so that only a new start can be trusted.
+FATAL: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,26 +74,28 @@ class Database:
         self._inserts: list[tuple[Any, ...]] = []
         try:
             self._connection = sqlite3.connect(
-                path, timeout=OWNER_LEAVES, isolation_level=None, check_same_thread=False
+                path, timeout=READER_LEAVES, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise _cannot_open(path, error) from error
         try:
-            self._configure(durable=path != ":memory:")
-            self._create()
+            if path != ":memory:":
+                self._make_durable(was_left_open=os.path.exists(f"{path}-wal"))  # noqa: PTH110 - no object needed
+            self._migrate()
         except sqlite3.Error as error:
             self._connection.close()
             raise _cannot_open(path, error) from error
 
-    def _configure(self, *, durable: bool) -> None:
-        if not durable:
-            return
+    def _make_durable(self, *, was_left_open: bool) -> None:
         # Exclusive before the first access: the WAL then needs no shared memory, and one connection is
         # all there is. FULL, or a power cut loses commits that were acknowledged (sqlite.org/pragma.html).
         self._pragma("locking_mode", "EXCLUSIVE", expected="exclusive")
         self._pragma("journal_mode", "WAL", expected="wal")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._pragma("synchronous", None, expected=2)
+        self._connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+        if was_left_open:
+            self._pragma("quick_check", None, expected="ok")
 
     def _pragma(self, name: str, value: str | None, *, expected: str | int) -> None:
         setting = "" if value is None else f" = {value}"
@@ -86,18 +103,28 @@ class Database:
         if actual != expected:
             raise sqlite3.OperationalError(f"{name} is {actual}, it must be {expected}")
 
-    def _create(self) -> None:
+    def _migrate(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"it has schema version {version}, this Gofer knows {SCHEMA_VERSION}")
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version == 0 and tables:
+            raise sqlite3.DatabaseError("it is a database of something else")
+        if version > len(MIGRATIONS):
+            raise sqlite3.DatabaseError(
+                f"it has schema version {version} and this Gofer knows none after {len(MIGRATIONS)};"
+                " a newer Gofer made it"
+            )
+        for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;"
+            )
 
-    def commit(self) -> None:
-        """Make all that was written since the last commit durable."""
+    def commit(self) -> bool:
+        """Make all that was written since the last commit durable; tell whether there was anything."""
         self._insert()
-        if self._connection.in_transaction:
-            self._connection.execute("COMMIT")
+        if not self._connection.in_transaction:
+            return False
+        self._connection.execute("COMMIT")
+        return True
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
@@ -124,11 +151,15 @@ class Database:
             )
         )
 
-    def update(self, before: Job, after: Job) -> None:
-        """Write a move, guarded by the status and attempt that the job had before it."""
+    def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> None:
+        """Write a move, guarded by the status and attempt that the job had before it.
+
+        `crashes` is in how many crashes in a row an attempt was running; None leaves it as it was.
+        """
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, max_retries = ?, started_at = ?, finished_at = ?,"
-            " run_at = ?, last_error = ?, result = ? WHERE id = ? AND status = ? AND attempts = ?",
+            " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes)"
+            " WHERE id = ? AND status = ? AND attempts = ?",
             (
                 after.status,
                 after.attempts,
@@ -138,6 +169,7 @@ class Database:
                 _from_time(after.run_at),
                 after.last_error,
                 None if after.result is msgspec.UNSET else msgspec.json.encode(after.result).decode(),
+                crashes,
                 _rowid(before.id),
                 before.status,
                 before.attempts,
@@ -175,6 +207,11 @@ class Database:
         sql = f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY id {order} LIMIT ?"
         return map(_job, self._read(sql, (*(value for _, value in wanted), limit)))
 
+    def crashes(self, job_id: str) -> int:
+        """Return in how many crashes in a row an attempt of the job was running."""
+        (number,) = self._read("SELECT crashes FROM jobs WHERE id = ?", (_rowid(job_id),)).fetchone()
+        return int(number)
+
     def count(self, status: Status) -> int:
         """Count the jobs with this status, one by one."""
         (number,) = self._read("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()
@@ -183,7 +220,7 @@ class Database:
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
         (highest,) = self._read("SELECT max(id) FROM jobs", ()).fetchone()
-        return f"{highest or 0:016x}"
+        return FIRST_ID if highest is None else f"{highest:016x}"
 
     def delete_oldest_finished(self, limit: int) -> list[Status]:
         """Delete the jobs that finished first; return the status that each had."""
@@ -215,6 +252,20 @@ class Database:
     def _read(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         self._insert()
         return self._connection.execute(sql, values)
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether the same may succeed later, when there is room again."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def is_fatal(error: Exception) -> bool:
+    """Tell whether nothing that the database says can be trusted after this error."""
+    return _code(error) in FATAL
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _cannot_open(path: str, error: sqlite3.Error) -> StorageFailed:

@@ -21,6 +21,10 @@ class JobNotFound(GoferError):
     """No job has this id: it never existed, or it finished long ago and was deleted."""
 
 
+class UnknownMessage(GoferError, TypeError):
+    """The actor has no answer to a message of this type."""
+
+
 class CapacityReached(GoferError):
     """As many jobs are pending as the capacity allows."""
 

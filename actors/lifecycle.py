@@ -44,6 +44,8 @@ MOVES: Final[Mapping[str, tuple[tuple[Status, ...], Status]]] = {
     "retry": ((Status.FAILED, Status.CANCELLED), Status.PENDING),
 }
 
+#: Crashes in a row, each during an attempt of the job, after which the job is taken to be their cause.
+MOST_CRASHES: Final = 3
 #: Seconds that a backoff lasts at the most.
 LONGEST_BACKOFF: Final = 300.0
 
@@ -69,6 +71,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float | None = None
     payload: dict[str, Any] | UnsetType = UNSET
     result: Any = UNSET
+
+
+#: Sorts before every id that is given out.
+FIRST_ID: Final = "0" * 16
 
 
 def new_id(now: datetime, chance: int, last: str) -> str:
@@ -150,8 +156,15 @@ def released(job: Job, attempt: int) -> Job:
     return replace(job, status=status, attempts=job.attempts - 1, started_at=None)
 
 
-def recovered(job: Job) -> Job:
-    """Return the job pending after a crash; the attempt counts, or a job that kills would loop."""
+def recovered(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:
+    """Return the job after a crash, the last of so many in a row, each during an attempt of it.
+
+    The attempt counts. The job is pending again, or failed: if it may run only once, or seems to kill.
+    """
+    if at_most_once:
+        return failed(job, job.attempts, "the process crashed during the attempt (GOFER_ON_CRASH=fail)", now)
+    if crashes >= MOST_CRASHES:
+        return failed(job, job.attempts, f"the process crashed during each of {crashes} attempts", now)
     return replace(job, status=_moved(job, "recover"), started_at=None)
 
 

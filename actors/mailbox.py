@@ -54,6 +54,11 @@ class Channel:
         """Whether messages are still handed out."""
         return self._is_open
 
+    @property
+    def due(self) -> int:
+        """How many messages are due; without the lock, so only a hint."""
+        return len(self._ready)
+
     def send(self, message: Message, delay: float = 0.0) -> None:
         """Hand the message to one receiver, not before `delay` seconds have passed."""
         with self.changed:
@@ -154,6 +159,11 @@ class Mailbox:
     def has_more(self) -> bool:
         """Tell whether one is there at this moment, without the lock: cheap, and only a hint."""
         return bool(self._own)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a message for this actor alone is there, for so many seconds at the most."""
+        with self._channel.changed:
+            return self._channel.changed.wait_for(lambda: bool(self._own), seconds)
 
     def _take(self) -> Envelope | None:
         if self._own:

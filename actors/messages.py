@@ -105,12 +105,15 @@ class Await(Message, frozen=True):
 
 
 # To the JobStore, from a Worker. How an attempt ended is told, not asked: the JobStore sees to it that it is
-# stored, also if the storage fails for a while, and refuses it with IllegalMove if the attempt is not the
+# stored, also if the storage is full for a while, and refuses it with IllegalMove if the attempt is not the
 # current one.
 
 
 class Claim(Message, frozen=True):
-    """Take a pending job; answered with the Job, or None if it is not pending or the service stops."""
+    """Take a pending job; answered with the Job, or None if it is not pending or the service stops.
+
+    While the storage is full there is no answer.
+    """
 
     id: str
 
@@ -159,11 +162,18 @@ Outcome = Complete | Fail | Release | Cancelled
 
 
 class Recover(Message, frozen=True):
-    """Hand every job that an earlier process left unfinished to the mailbox; answered with how many."""
+    """Hand what an earlier process left unfinished to the channel; answered with how many jobs that is."""
 
 
 class Drain(Message, frozen=True):
-    """Refuse every Submit from now on, and answer every Await."""
+    """Answer every Claim with None from now on, and every Await with the job as it is."""
+
+    #: Whether jobs are still taken: another process, which has the same database, will run them.
+    admits: bool = False
+
+
+class Resume(Message, frozen=True):
+    """Try again what could not be stored. The JobStore sends it to itself."""
 
 
 # To a Worker, through the channel.

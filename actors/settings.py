@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     simulated_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="a number of seconds, from 0 to 86400")
     ] = 1.0
+    on_crash: Annotated[Literal["retry", "fail"], Meta(description="retry or fail")] = "retry"
     keep_finished: Annotated[
         int, Meta(ge=0, description="a whole number of finished jobs, or 0 to keep all")
     ] = 100_000

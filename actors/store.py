@@ -6,14 +6,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from actors import lifecycle, log
 from actors.actor import Actor
-from actors.database import Database
+from actors.database import Database, is_fatal, is_full
 from actors.errors import (
     CapacityReached,
     Draining,
@@ -40,6 +40,7 @@ from actors.messages import (
     Progress,
     Recover,
     Release,
+    Resume,
     Retry,
     Run,
     Submit,
@@ -48,29 +49,58 @@ from actors.reply import Held, wake
 
 #: Messages per commit at the most: enough to share an fsync, few enough that nobody waits for long.
 BATCH: Final = 256
+#: Claims per commit at the most: Workers that all waited for one commit would go on in step.
+CLAIMS: Final = 8
+#: Bytes of payloads and results per commit, about: what a transaction holds, the WAL has to hold.
+BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds that a batch waits for company when the last one held several submits. A lone client never waits;
 #: many get larger batches, and the threads hand the GIL over less often.
 LINGER: Final = 0.001
-#: Seconds after which an outcome that could not be stored is tried again.
+#: Seconds after which a claim or an outcome that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
+#: Pending jobs that a recovery hands to the channel at once, and how many of them are left when more follow.
+FEED: Final = 1000
+FEED_AGAIN: Final = 200
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
 
 
+#: To whom, what, or the refusal.
+Answer = tuple[Held, Any, Exception | None]
+
+
+class Entry(NamedTuple):
+    """A message that was handled, and the answer that is held back until that is durable."""
+
+    held: Held
+    message: Any
+    answer: Any = None
+    refusal: Exception | None = None
+
+
 class Batch:
-    """What happens only once the open transaction is durable."""
+    """What was done in the open transaction, and what is to happen once that is durable."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[Held, Any, Exception | None]] = []
+        self.entries: list[Entry] = []
         self.finished: list[Job] = []
         self.runnable: list[Job] = []
-        self.outcomes: list[Outcome] = []
+        self.bytes = 0
+        self.claims = 0
+        #: Whether somebody waits for the commit; nobody waits for what was only told.
+        self.is_awaited = False
         self.has_lingered = False
 
-    def give_answers(self) -> None:
-        """Answer everyone, and only then wake those who wait on an event loop, all at once."""
-        woken = [held.settle(answer, refusal) for held, answer, refusal in self.answers]
-        wake(itertools.chain.from_iterable(woken))
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit, whatever else there is to do."""
+        return len(self.entries) >= BATCH or self.claims >= CLAIMS or self.bytes >= BATCH_BYTES
+
+    def add(self, entry: Entry) -> None:
+        """Note that a message was handled."""
+        self.entries.append(entry)
+        self.claims += isinstance(entry.message, Claim)
+        self.is_awaited = self.is_awaited or not isinstance(entry.message, Outcome | Progress)
 
 
 class JobStore(Actor):
@@ -78,6 +108,9 @@ class JobStore(Actor):
 
     Messages are handled inside an open transaction. When the mailbox is empty, or the batch full, it is
     committed once, and only then are the answers given and the runnable jobs sent to the channel.
+
+    When the storage is full, a submit is refused, while claims and outcomes wait until there is room. When
+    it is broken, the JobStore stops: what is on the disk then, only the next start can find out.
     """
 
     def __init__(  # noqa: PLR0913 - what it works with, and its four numbers
@@ -90,6 +123,7 @@ class JobStore(Actor):
         capacity: int = 10_000,
         keep_finished: int = 100_000,
         max_retries: int = 0,
+        at_most_once: bool = False,
         chance: Callable[[], float] = random.random,
         ended: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -102,6 +136,7 @@ class JobStore(Actor):
         self._capacity = capacity
         self._keep_finished = keep_finished
         self._max_retries = max_retries
+        self._at_most_once = at_most_once
         self._chance = chance
         self._ended = ended
         self._clock = clock
@@ -113,51 +148,75 @@ class JobStore(Actor):
         self._waiting: dict[str, list[Held]] = {}
         #: The jobs that are processing, without payloads: with their progress, which is not stored.
         self._running: dict[str, Job] = {}
+        #: Claims and outcomes that could not be stored yet.
+        self._postponed: list[Entry] = []
+        #: Pending jobs with higher ids are not in the channel yet; None when all are.
+        self._fed_up_to: str | None = None
+        self._failure: StorageFailed | None = None
+        self._is_full = False
         self._is_busy = False
         self._is_draining = False
+        self._admits = True
 
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         held = Held()
-        if isinstance(message, Outcome):
-            self._batch.outcomes.append(message)
-        try:
-            answer = self._handle(message)
-        except GoferError as refusal:
-            self._batch.answers.append((held, None, refusal))
-            if isinstance(message, Outcome):
-                self._log.warning("outcome dropped", job=message.id, reason=str(refusal))
-        except Exception as error:  # noqa: BLE001 - what was written is unknown: all of the batch goes
-            self._batch.answers.append((held, None, None))
-            self._roll_back(error)
-        else:
-            if isinstance(answer, Held):
-                held = answer
-            else:
-                self._batch.answers.append((held, answer, None))
-        if len(self._batch.answers) >= BATCH or not self._has_company():
+        if self._failure is not None:
+            held.settle(None, None if isinstance(message, Claim) else self._failure)
+            return held
+        self._take(message, held)
+        if self._batch.is_full or not self._has_company():
             self._commit()
         return held
 
     def on_stop(self) -> None:
         """Commit, answer everyone and close."""
-        self._commit()
-        self._answer_waiting()
-        self._database.close()
-        self._log.info("job store stopped", **self._counts)
-        self._ended()
+        if self._failure is None:
+            self._resume()
+            self._commit()
+            self._answer_waiting()
+        for entry in self._postponed:
+            self._log.error("not stored before the end", message=repr(entry.message)[:200])
+            entry.held.settle(None)
+        self._close()
 
     def on_failure(self, *_exc_info: object) -> None:
         """Leave nobody without an answer."""
         try:
-            self._roll_back(StorageFailed("the JobStore has failed"))
+            if self._failure is None:
+                self._give_up(RuntimeError("the JobStore has failed"))
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
             self._database.close()
+            self._log.info("job store stopped", **self._counts)
+        except sqlite3.Error as error:
+            self._log.error("the database did not close", error=str(error))
         finally:
             self._ended()
 
+    def _take(self, message: Any, held: Held) -> None:
+        """Handle a message inside the open transaction."""
+        try:
+            answer = self._handle(message, held)
+        except GoferError as refusal:
+            self._batch.add(Entry(held, message, refusal=refusal))
+            if isinstance(message, Outcome):
+                self._log.warning("outcome dropped", job=message.id, reason=str(refusal))
+        except Exception as error:  # noqa: BLE001 - what was written is unknown: all of the batch goes
+            own_fault = None if is_full(error) else _unstored(error)
+            self._batch.add(Entry(held, message, refusal=own_fault))
+            self._roll_back(error)
+        else:
+            if answer is not held:
+                self._batch.add(Entry(held, message, answer))
+
     # What each message does.
 
-    def _handle(self, message: Any) -> Any:
+    def _handle(self, message: Any, held: Held) -> Any:
+        """Return the answer, or `held` itself if that is to be settled later."""
         match message:
             case Submit():
                 return self._submit(message)
@@ -176,13 +235,15 @@ class JobStore(Actor):
             case Retry(id=job_id):
                 return self._retry(job_id)
             case Await(id=job_id):
-                return self._await(job_id)
+                return self._await(job_id, held)
             case Recover():
                 return self._recover()
-            case Drain():
-                return self._drain()
+            case Drain(admits=admits):
+                return self._drain(admits=admits)
+            case Resume():
+                return self._resume()
             case _:
-                return super().on_receive(message)
+                return self.answer(message)
 
     def _submit(self, message: Submit) -> Job:
         self._handlers.find(message.type)
@@ -200,12 +261,13 @@ class JobStore(Actor):
             delay=message.delay,
         )
         self._database.insert(job, payload)
+        self._batch.bytes += len(payload)
         self._counts[job.status] += 1
         self._batch.runnable.append(job)
         return job
 
     def _admit(self) -> None:
-        if self._is_draining:
+        if not self._admits:
             raise Draining("the service is stopping and takes no new job; send it to the next one")
         if self._counts[Status.PENDING] >= self._capacity:
             raise CapacityReached(
@@ -217,7 +279,7 @@ class JobStore(Actor):
         if job is None or job.status is not Status.PENDING:
             return None
         claimed = lifecycle.claimed(job, self._clock())
-        self._move(job, claimed)
+        self._move(job, claimed, crashes=None)
         self._running[job_id] = replace(claimed, payload=msgspec.UNSET)
         return claimed
 
@@ -291,33 +353,47 @@ class JobStore(Actor):
         )
         return [self._with_progress(job) for job in jobs]
 
-    def _await(self, job_id: str) -> Job | Held:
+    def _await(self, job_id: str, held: Held) -> Job | Held:
         job = self._read(job_id)
         if job.status in FINISHED or self._is_draining:
             return job
-        held = Held()
         self._waiting.setdefault(job_id, []).append(held)
         return held
 
     def _recover(self) -> int:
+        now = self._clock()
         for job in list(self._database.page(status=Status.PROCESSING)):
-            self._move(job, lifecycle.recovered(job))
+            crashes = self._database.crashes(job.id) + 1
+            recovered = lifecycle.recovered(job, crashes, now, at_most_once=self._at_most_once)
+            self._move(job, recovered, crashes=crashes)
+            if recovered.status in FINISHED:
+                self._settle(recovered)
+            self._log.warning(
+                "job was running at a crash", job=job.id, crashes=crashes, status=recovered.status
+            )
         self._running.clear()
-        self._batch.runnable.extend(self._database.page(status=Status.PENDING))
-        return len(self._batch.runnable)
+        self._fed_up_to = lifecycle.FIRST_ID
+        return self._counts[Status.PENDING]
 
-    def _drain(self) -> None:
+    def _drain(self, *, admits: bool) -> None:
         self._is_draining = True
+        self._admits = admits
+        self._resume()
         self._commit()
         self._answer_waiting()
+
+    def _resume(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for entry in postponed:
+            self._take(entry.message, entry.held)
 
     # How a move is made.
 
     def _find(self, job_id: str) -> Job:
         return self._running.get(job_id) or self._read(job_id)
 
-    def _move(self, before: Job, after: Job) -> None:
-        self._database.update(before, after)
+    def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
+        self._database.update(before, after, crashes=crashes)
         self._counts[before.status] -= 1
         self._counts[after.status] += 1
 
@@ -335,53 +411,134 @@ class JobStore(Actor):
     # How a batch ends.
 
     def _has_company(self) -> bool:
-        """Tell whether another message is there to share the commit; under load, wait a moment for one."""
+        """Tell whether another message is there to share the commit; wait a moment for one that is likely."""
         if self.actor_inbox.has_more():
             return True
-        if not self._is_busy or self._batch.has_lingered:
+        if self._batch.has_lingered:
             return False
-        self._batch.has_lingered = True
-        time.sleep(LINGER)
+        if not self._batch.is_awaited:  # Who told how an attempt ended will claim the next job.
+            self._batch.has_lingered = True
+            return self.actor_inbox.wait(LINGER)
+        if self._is_busy:
+            self._batch.has_lingered = True
+            time.sleep(LINGER)
         return self.actor_inbox.has_more()
 
     def _commit(self) -> None:
         try:
-            self._database.commit()
+            has_written = self._database.commit()
         except sqlite3.Error as error:
             self._roll_back(error)
             return
         batch, self._batch = self._batch, Batch()
         self._durable_counts = self._counts.copy()
         self._is_busy = len(batch.runnable) > 1
-        for job in batch.runnable:
-            self._channel.send(Run(job.id), self._seconds_until(job.run_at))
+        if has_written and self._is_full:
+            self._is_full = False
+            self._log.info("the storage has room again")
+        try:
+            self._deliver(batch)
+            answers = self._answers(batch)
+        except sqlite3.Error as error:
+            self._give_up(error, batch)
+        else:
+            _give(answers)
+
+    def _answers(self, batch: Batch) -> list[Answer]:
+        answers = [(entry.held, entry.answer, entry.refusal) for entry in batch.entries]
         for job in batch.finished:
             self._interrupts.forget(job.id)
-            for held in self._waiting.pop(job.id, ()):
-                batch.answers.append((held, self._database.get(job.id) or job, None))
-        batch.give_answers()
+            answers += [(held, self._read(job.id), None) for held in self._waiting.pop(job.id, ())]
+        return answers
+
+    def _deliver(self, batch: Batch) -> None:
+        """Send what may run to the channel; of a long backlog only as much as is soon taken."""
+        for job in batch.runnable:
+            if self._fed_up_to is None or job.id <= self._fed_up_to:
+                self._send(job)
+        while self._fed_up_to is not None and self._channel.due < FEED_AGAIN:
+            jobs = list(self._database.page(status=Status.PENDING, after=self._fed_up_to, limit=FEED))
+            self._fed_up_to = jobs[-1].id if len(jobs) == FEED else None
+            for job in jobs:
+                self._send(job)
+
+    def _send(self, job: Job) -> None:
+        wait = 0.0 if job.run_at is None else (job.run_at - self._clock()).total_seconds()
+        self._channel.send(Run(job.id), wait)
 
     def _roll_back(self, error: Exception) -> None:
-        self._log.error("nothing of this batch was stored", exc_info=error)
+        """Undo the open transaction; tell those who asked, or try again later what nobody may lose."""
         batch, self._batch = self._batch, Batch()
-        self._database.rollback()
         self._counts = self._durable_counts.copy()
-        failure = StorageFailed(f"nothing was stored, the database failed: {error}")
-        batch.answers = [(held, None, refusal or failure) for held, _, refusal in batch.answers]
-        batch.give_answers()
-        for outcome in batch.outcomes:
-            self.actor_inbox.remind(outcome, STORAGE_RETRY)
-        processing = self._database.page(status=Status.PROCESSING)
-        self._running = {job.id: self._with_progress(job) for job in processing}
+        try:
+            self._database.rollback()
+            running = list(self._database.page(status=Status.PROCESSING))
+        except sqlite3.Error as second:
+            self._give_up(second, batch)
+            return
+        self._running = {job.id: self._with_progress(job) for job in running}
+        if is_fatal(error):
+            self._give_up(error, batch)
+            return
+        if not self._is_full:
+            self._log.error("nothing of this batch was stored", exc_info=error)
+        self._is_full = is_full(error)
+        answers: list[Answer] = []
+        for entry in batch.entries:
+            match entry.message:
+                case Claim() | Complete() | Fail() | Release() | Cancelled() if entry.refusal is None:
+                    self._postpone(entry)
+                case Get() | ListJobs() | Await() if entry.refusal is None:
+                    answers += self._look_again(entry)
+                case _:
+                    answers.append((entry.held, None, entry.refusal or _unstored(error)))
+        _give(answers)
+
+    def _look_again(self, entry: Entry) -> list[Answer]:
+        """Answer a question from what is durable; what it was answered before was undone."""
+        try:
+            answer = self._handle(entry.message, entry.held)
+        except GoferError as refusal:
+            return [(entry.held, None, refusal)]
+        except sqlite3.Error as error:
+            return [(entry.held, None, _unstored(error))]
+        return [] if answer is entry.held else [(entry.held, answer, None)]
+
+    def _postpone(self, entry: Entry) -> None:
+        if not self._postponed:
+            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
+        self._postponed.append(entry)
+
+    def _give_up(self, error: Exception, batch: Batch | None = None) -> None:
+        """Answer everyone, store nothing more, and stop."""
+        self._log.critical("the storage is broken; a new start will tell what it holds", error=repr(error))
+        self._failure = StorageFailed(f"it is unknown what was stored, the database is broken: {error}")
+        entries = [*(batch or self._batch).entries, *self._postponed]
+        waiting = [held for helds in self._waiting.values() for held in helds]
+        self._postponed, self._waiting = [], {}
+        _give(
+            [(held, None, self._failure) for held in waiting]
+            + [
+                (held, None, None if isinstance(message, Claim) else refusal or self._failure)
+                for held, message, _, refusal in entries
+            ]
+        )
+        if not self.actor_stopped.is_set():
+            self.stop()
 
     def _answer_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        batch = Batch()
-        batch.answers = [(h, self._read(job_id), None) for job_id in waiting for h in waiting[job_id]]
-        batch.give_answers()
+        _give([(held, self._read(job_id), None) for job_id in waiting for held in waiting[job_id]])
 
-    def _seconds_until(self, time: datetime | None) -> float:
-        return 0.0 if time is None else (time - self._clock()).total_seconds()
+
+def _unstored(error: Exception) -> StorageFailed:
+    return StorageFailed(f"nothing was stored, the database failed: {error}")
+
+
+def _give(answers: list[Answer]) -> None:
+    """Answer everyone, and only then wake those who wait on an event loop, all at once."""
+    woken = [held.settle(answer, refusal) for held, answer, refusal in answers]
+    wake(itertools.chain.from_iterable(woken))
 
 
 def _json(payload: dict[str, Any]) -> bytes:

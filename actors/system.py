@@ -15,6 +15,7 @@ from actors.handlers import Function, Handlers, load, load_factory, simulated
 from actors.interrupts import Interrupts
 from actors.mailbox import Channel
 from actors.messages import Drain, Ping, Recover
+from actors.ownership import Ownership
 from actors.pool import Pool
 from actors.settings import Settings
 from actors.store import JobStore
@@ -29,10 +30,16 @@ class System:
     """
 
     def __init__(
-        self, settings: Settings, handlers: Handlers, pool: Pool | None, lost: Callable[[], None]
+        self,
+        settings: Settings,
+        handlers: Handlers,
+        pool: Pool | None,
+        ownership: Ownership | None,
+        lost: Callable[[], None],
     ) -> None:
         self._handlers = handlers
         self._pool = pool
+        self._ownership = ownership
         self._lost = lost
         self._channel = Channel()
         self._interrupts = Interrupts()
@@ -40,6 +47,7 @@ class System:
         #: Held while actors are started or told to end, so that none is started behind a drain's back.
         self._changing = threading.Lock()
         self._is_draining = False
+        self._admits = True
         self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
@@ -51,6 +59,7 @@ class System:
             capacity=settings.capacity,
             keep_finished=settings.keep_finished,
             max_retries=settings.max_retries,
+            at_most_once=settings.on_crash == "fail",
             ended=self._store_ended,
         )
         self._threads[self.store] = self.store.ask(Ping(), block=False)
@@ -64,27 +73,29 @@ class System:
             raise
 
     @property
-    def is_draining(self) -> bool:
-        """Whether the service is stopping."""
-        return self._is_draining
+    def admits(self) -> bool:
+        """Whether new jobs are taken."""
+        return self._admits
 
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]
 
-    def drain(self, grace: float) -> None:
-        """Take no new job and start none; give the running ones back after `grace` seconds.
+    def drain(self, grace: float, *, admits: bool = False) -> None:
+        """Start no job any more; give the running ones back after `grace` seconds.
 
+        New ones are taken only if the caller `admits` them, for a next process on the same database.
         Returns at once. May be called from any thread, and again.
         """
         with self._changing:
             self._is_draining = True
+            self._admits = admits
         self._interrupts.begin_grace(grace)
         self._channel.close()
         if self._pool is not None:
             self._pool.close()
         if self.store.is_alive():
-            self.store.tell(Drain())
+            self.store.tell(Drain(admits))
 
     def stop(self, grace: float = 25.0) -> None:
         """Drain, then stop the Workers, then the JobStore; return when every thread has ended."""
@@ -117,6 +128,8 @@ class System:
             self._ending = [t for t in self._ending if t.is_alive()] + [threading.current_thread()]
 
     def _store_ended(self) -> None:
+        if self._ownership is not None:
+            self._ownership.release()
         with self._changing:
             is_lost = not self._is_draining
         if is_lost:
@@ -143,22 +156,32 @@ def start(
     settings: Settings | None = None,
     handlers: Mapping[str, Function] | None = None,
     *,
+    ownership: Ownership | None = None,
     lost: Callable[[], None] = lambda: None,
 ) -> System:
     """Start the actors, with these handlers or those that the settings name.
 
-    Raises StorageFailed if the database cannot be used, HandlerError if a handler or executor cannot. `lost`
-    is called if the JobStore ends by itself; nothing can be done then but to start anew.
+    Raises StorageFailed if the database cannot be used, as when another process does; with its `ownership`
+    one can have waited for that. Raises HandlerError if a handler or the executor cannot be used. `lost` is
+    called if the JobStore ends by itself; nothing can be done then but to start anew.
     """
     settings = settings or Settings()
     known = _handlers(settings, handlers)
-    pool = None if settings.executor is None else _pool(settings.executor)
-    try:
-        return System(settings, known, pool, lost)
-    except BaseException:
+    with contextlib.ExitStack() as undo:
+        owned = ownership or own(settings.database, wait=False)
+        if owned is not None:
+            undo.callback(owned.release)
+        pool = None if settings.executor is None else _pool(settings.executor)
         if pool is not None:
-            pool.stop()
-        raise
+            undo.callback(pool.stop)
+        system = System(settings, known, pool, owned, lost)
+        undo.pop_all()
+        return system
+
+
+def own(database: str, *, wait: bool) -> Ownership | None:
+    """Take the lock of a database file, or wait for it; one in memory has and needs none."""
+    return None if database == ":memory:" else Ownership(database, wait=wait)
 
 
 def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handlers:

@@ -3,23 +3,19 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import pykka
 
 from actors import log
 from actors.actor import Actor
 from actors.attempt import described, perform
-from actors.errors import StorageFailed
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job
 from actors.mailbox import Channel
 from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
 from actors.pool import Pool
-
-#: Seconds after which a claim that the storage refused is tried again.
-STORAGE_RETRY: Final = 0.5
 
 
 class Worker(Actor):
@@ -39,7 +35,6 @@ class Worker(Actor):
         """Run handlers on the pool, or in the own thread if there is none; tell `ended` of the end."""
         super().__init__(channel)
         self._store = store
-        self._channel = channel
         self._handlers = handlers
         self._interrupts = interrupts
         self._pool = pool
@@ -76,11 +71,7 @@ class Worker(Actor):
         self._ended(self.actor_ref)
 
     def _run(self, message: Run) -> None:
-        try:
-            self._job = self._store.ask(Claim(message.id), block=True)
-        except StorageFailed:
-            self._channel.send(message, STORAGE_RETRY)
-            return
+        self._job = self._store.ask(Claim(message.id), block=True)
         if self._job is not None:
             self._store.tell(self._attempt(self._job))
             self._job = None

@@ -1,5 +1,6 @@
 """The database file: how it is opened, and what is refused."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors import lifecycle
-from actors.database import Database
+from actors.database import FIRST_SCHEMA, MIGRATIONS, Database
 from actors.errors import StorageFailed
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -82,5 +83,45 @@ def test_a_file_of_a_newer_gofer_is_refused(tmp_path: Path) -> None:
     newer = sqlite3.connect(path)
     newer.execute("PRAGMA user_version = 99")
     newer.close()
-    with pytest.raises(StorageFailed, match="schema version 99, this Gofer knows 1"):
+    with pytest.raises(StorageFailed, match=r"schema version 99 .* a newer Gofer made it"):
         Database(path)
+
+
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = str(tmp_path / "other.db")
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE songs (title)")
+    with pytest.raises(StorageFailed, match="a database of something else"):
+        Database(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("songs",)]
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_jobs(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            f"{FIRST_SCHEMA} PRAGMA user_version = 1;"
+            "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, payload)"
+            " VALUES (7, 'email', 'pending', 0, 0, 0, '{}');"
+        )
+    database = Database(path)
+    assert pragma(database, "user_version") == len(MIGRATIONS)
+    (job,) = database.page()
+    assert (job.id, database.crashes(job.id)) == ("0000000000000007", 0)
+    database.close()
+
+
+def test_a_damaged_file_that_was_left_open_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    database = Database(str(path))
+    for number in range(1, 1000):
+        database.insert(lifecycle.submitted(f"{number:016x}", "email", NOW), b"{}")
+    database.commit()
+    database.close()
+    with path.open("r+b") as file:
+        file.seek(5 * 4096)
+        file.write(b"\xff" * 4096)
+    Path(f"{path}-wal").touch()
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        Database(str(path))

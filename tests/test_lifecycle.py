@@ -72,9 +72,28 @@ def test_a_released_job_is_as_it_was_before_its_claim() -> None:
     assert lifecycle.released(processing(), 1) == pending()
 
 
+def recovered(crashes: int, *, at_most_once: bool = False) -> Job:
+    return lifecycle.recovered(processing(), crashes, NOW, at_most_once=at_most_once)
+
+
 def test_a_recovered_job_has_used_the_attempt_up() -> None:
-    job = lifecycle.recovered(processing())
+    job = recovered(crashes=1)
     assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
+
+
+def test_a_job_that_ran_at_three_crashes_in_a_row_has_failed() -> None:
+    assert recovered(crashes=2).status is Status.PENDING
+    job = recovered(crashes=3)
+    assert (job.status, job.finished_at) == (Status.FAILED, NOW)
+    assert job.last_error == "the process crashed during each of 3 attempts"
+
+
+def test_a_job_that_may_run_only_once_has_failed_at_the_first_crash() -> None:
+    job = recovered(crashes=1, at_most_once=True)
+    assert (job.status, job.last_error) == (
+        Status.FAILED,
+        "the process crashed during the attempt (GOFER_ON_CRASH=fail)",
+    )
 
 
 def test_a_job_is_claimed_only_once() -> None:
@@ -83,7 +102,7 @@ def test_a_job_is_claimed_only_once() -> None:
 
 
 def test_an_outcome_of_an_older_attempt_is_refused() -> None:
-    second = lifecycle.claimed(lifecycle.recovered(processing()), NOW)
+    second = lifecycle.claimed(recovered(crashes=1), NOW)
     with pytest.raises(IllegalMove, match="in attempt 2, no longer in 1"):
         lifecycle.completed(second, 1, None, NOW)
 

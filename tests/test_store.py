@@ -1,5 +1,6 @@
 """The JobStore, built but not started: messages are handled by calling it, and time is a variable."""
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -35,15 +36,17 @@ from actors.messages import (
     Fail,
     Get,
     ListJobs,
+    Ping,
     Progress,
     Recover,
     Release,
+    Resume,
     Retry,
     Run,
     Submit,
 )
 from actors.reply import Reply
-from actors.store import BATCH, JobStore
+from actors.store import BATCH, FEED, FEED_AGAIN, JobStore
 
 EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
@@ -55,6 +58,9 @@ class Store:
     def __init__(self, path: str = ":memory:", **options: Any) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.database = Database(path)
+        #: The error code that every commit ends with.
+        self.fail_writes: int | None = None
+        self.database.commit = self.commit  # type: ignore[method-assign]
         self.channel = Channel(clock=self.seconds)
         self.interrupts = Interrupts()
         options = {"handlers": simulated(0), "clock": lambda: self.now, "chance": lambda: 1.0, **options}
@@ -62,6 +68,13 @@ class Store:
 
     def __del__(self) -> None:
         self.database.close()
+
+    def commit(self) -> bool:
+        """Commit, or fail as SQLite would."""
+        has_written = self.database._inserts or self.database._connection.in_transaction
+        if self.fail_writes is not None and has_written:
+            raise failure(self.fail_writes)
+        return Database.commit(self.database)
 
     def seconds(self) -> float:
         return self.now.timestamp()
@@ -89,12 +102,27 @@ class Store:
         else:
             self.actor.actor_inbox.get()
 
+    def resume(self) -> None:
+        """Let the time pass after which it tries again what it could not store."""
+        self.now += timedelta(seconds=1)
+        self.send(Resume())
+
     def fill_disk(self) -> Callable[[], object]:
         """Let every write that needs a new page fail with SQLITE_FULL; return what undoes that."""
         connection = self.database._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return lambda: connection.execute("PRAGMA max_page_count = 1073741823")
+
+
+def failure(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError(f"error {code}")
+    error.sqlite_errorcode = code
+    return error
+
+
+def is_answered(reply: Reply[Any]) -> bool:
+    return reply._outcome is not None
 
 
 def test_a_submitted_job_is_stored_pending_and_handed_to_the_channel() -> None:
@@ -271,19 +299,88 @@ def test_a_failed_commit_stores_nothing_says_so_and_leaves_the_store_working() -
     assert store.actor._counts[Status.PENDING] == 2
 
 
-def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_that_is_possible() -> None:
+def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
     store = Store()
     job_id = store.ask(EMAIL).id
     store.ask(Claim(job_id))
     free_disk = store.fill_disk()
-    large = Complete(job_id, 1, "x" * 100_000)
-    with pytest.raises(StorageFailed):
-        store.ask(large)
+    store.send(Complete(job_id, 1, "x" * 100_000))
     assert store.ask(Get(job_id)).status == "processing"
-    assert store.actor.actor_inbox.get().message is large
+    store.resume()
+    assert store.ask(Get(job_id)).status == "processing"
     free_disk()
-    store.ask(large)
-    assert store.ask(Get(job_id)).status == "completed"
+    store.resume()
+    assert store.ask(Get(job_id)).result == "x" * 100_000
+    assert caplog.text.count("nothing of this batch was stored") == 1
+    assert caplog.text.count("the storage has room again") == 1
+
+
+def test_a_claim_waits_while_the_disk_is_full() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.fail_writes = sqlite3.SQLITE_FULL
+    claim = store.send(Claim(job_id))
+    store.resume()
+    assert not is_answered(claim)
+    store.fail_writes = None
+    store.resume()
+    assert claim.get(timeout=0).status == "processing"
+
+
+def test_a_claim_that_waits_for_the_disk_is_answered_when_the_service_stops() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.fail_writes = sqlite3.SQLITE_FULL
+    claim = store.send(Claim(job_id))
+    store.send(Drain())
+    assert claim.get(timeout=0) is None
+
+
+def test_questions_are_answered_while_the_disk_is_full() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.fail_writes = sqlite3.SQLITE_FULL
+    store.more_is_waiting(True)
+    refused, cancel = store.send(EMAIL), store.send(Cancel(job_id))
+    shown, listed, awaited = store.send(Get(job_id)), store.send(ListJobs()), store.send(Await(job_id))
+    store.more_is_waiting(False)
+    store.send(Progress(job_id, 0.5))
+    for reply in (refused, cancel):
+        with pytest.raises(StorageFailed):
+            reply.get(timeout=0)
+    assert shown.get(timeout=0).status == "pending"
+    assert [job.id for job in listed.get(timeout=0)] == [job_id]
+    assert not is_answered(awaited)
+
+
+def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing_more() -> None:
+    ended: list[bool] = []
+    store = Store(ended=lambda: ended.append(True))
+    job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
+    store.ask(Claim(other_id))
+    waiting = store.send(Await(job_id))
+    store.fail_writes = sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+        store.ask(EMAIL)
+    store.fail_writes = None
+    for late in (EMAIL, Get(job_id), Complete(other_id, 1, None)):
+        with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+            store.ask(late)
+    with pytest.raises(StorageFailed):
+        waiting.get(timeout=0)
+    assert store.ask(Claim(job_id)) is None
+    store.actor.on_stop()
+    assert ended == [True]
+
+
+def test_a_question_that_cannot_be_asked_fails_alone() -> None:
+    store = Store()
+    with pytest.raises(StorageFailed):
+        store.ask(Get(7))  # type: ignore[arg-type]
+    assert store.ask(EMAIL).status == "pending"
 
 
 def test_an_outcome_that_comes_too_late_is_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -300,12 +397,11 @@ def test_a_claim_that_was_rolled_back_can_be_made_again() -> None:
     store.more_is_waiting(True)
     claim = store.send(Claim(job_id))
     store.send(Progress(job_id, 0.5))
-    store.actor._roll_back(sqlite3.OperationalError("disk I/O error"))
+    store.actor._roll_back(sqlite3.OperationalError("database or disk is full"))
     store.more_is_waiting(False)
-    with pytest.raises(StorageFailed):
-        claim.get(timeout=0)
     assert store.ask(Get(job_id)).status == "pending"
-    assert store.ask(Claim(job_id)).attempts == 1
+    store.resume()
+    assert claim.get(timeout=0).attempts == 1
 
 
 def test_a_message_that_it_does_not_know_is_refused() -> None:
@@ -459,6 +555,53 @@ def test_recovery_hands_out_what_an_earlier_process_left(tmp_path: Path) -> None
     assert after.ask(EMAIL).id > max(ids)
 
 
+def test_a_job_that_runs_at_three_crashes_in_a_row_fails_so_that_it_cannot_crash_a_fourth_time() -> None:
+    store = Store()
+    killer, victim = (
+        store.ask(Submit("email", max_retries=9)).id,
+        store.ask(Submit("email", max_retries=9)).id,
+    )
+    for crash in range(3):
+        store.ask(Claim(killer))
+        assert store.ask(Claim(victim)).attempts == crash + 1
+        if crash == 1:
+            store.ask(Fail(victim, 2, "an end that is none by a crash"))
+        store.ask(Recover())
+    jobs = {job.id: (job.status, job.attempts, job.last_error) for job in store.ask(ListJobs())}
+    assert jobs[killer] == ("failed", 3, "the process crashed during each of 3 attempts")
+    assert jobs[victim][:2] == ("pending", 3)
+
+
+def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
+    store = Store(at_most_once=True)
+    job_id = store.ask(Submit("email", max_retries=9)).id
+    store.ask(Claim(job_id))
+    store.ask(Recover())
+    assert store.ask(Get(job_id)).status == "failed"
+
+
+def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
+    store = Store(capacity=10_000)
+    store.more_is_waiting(True)
+    ids = [store.send(EMAIL) for _ in range(3 * FEED)]
+    store.more_is_waiting(False)
+    store.ask(Ping())
+    backlog = [reply.get(timeout=0).id for reply in ids]
+    store.delivered()
+    store.ask(Recover())
+    assert store.channel.due == FEED
+    backlog.append(store.ask(EMAIL).id)
+    store.ask(Cancel(backlog[10]))
+    store.ask(Retry(backlog[10]))
+    taken, most = [], 0
+    while isinstance(run := store.channel.take(), Run):
+        most = max(most, store.channel.due)
+        if store.ask(Claim(run.id)) is not None:
+            taken.append(run.id)
+    assert taken == backlog
+    assert most < FEED + FEED_AGAIN
+
+
 class Model(NamedTuple):
     """What the table of moves makes of a job."""
 
@@ -466,6 +609,7 @@ class Model(NamedTuple):
     attempts: int = 0
     max_retries: int = 0
     is_unwanted: bool = False
+    crashes: int = 0
 
 
 class Histories(RuleBasedStateMachine):
@@ -495,7 +639,7 @@ class Histories(RuleBasedStateMachine):
         is_legal = job.status is Status.PROCESSING and job.attempts == attempt
         assert self.does(message(job_id, attempt, *content)) is is_legal
         if is_legal:
-            self.model[job_id] = self.ended(job, message)._replace(is_unwanted=False)
+            self.model[job_id] = self.ended(job, message)._replace(is_unwanted=False, crashes=0)
 
     def ended(self, job: Model, message: type[Any]) -> Model:
         if message is Complete:
@@ -561,7 +705,7 @@ class Histories(RuleBasedStateMachine):
         is_legal = job.status in (Status.FAILED, Status.CANCELLED) and not self.is_full()
         assert self.does(Retry(job_id)) is is_legal
         if is_legal:
-            self.model[job_id] = job._replace(status=Status.PENDING)
+            self.model[job_id] = job._replace(status=Status.PENDING, crashes=0)
 
     @rule()
     def crash(self) -> None:
@@ -569,7 +713,9 @@ class Histories(RuleBasedStateMachine):
         for job_id, job in self.model.items():
             if job.status is Status.PROCESSING:
                 self.store.interrupts.forget(job_id)
-                self.model[job_id] = job._replace(status=Status.PENDING, is_unwanted=False)
+                status = Status.PENDING if job.crashes < 2 else Status.FAILED
+                crashes = job.crashes + 1
+                self.model[job_id] = job._replace(status=status, is_unwanted=False, crashes=crashes)
 
     @invariant()
     def the_store_agrees(self) -> None:

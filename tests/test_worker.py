@@ -25,7 +25,6 @@ from actors.worker import Worker
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
 LIMIT = 60.0
 
-STORAGE_FAILED = StorageFailed("disk full")
 DEAD = pykka.ActorDeadError("the JobStore is dead")
 
 
@@ -407,14 +406,7 @@ def test_a_released_job_does_not_fail_when_its_handler_tidies_up(bench: Bench) -
     assert tidied == ["files"]
 
 
-# When the storage fails.
-
-
-def test_a_claim_that_the_storage_refused_is_tried_again_after_half_a_second(bench: Bench) -> None:
-    bench.store.claim_answer = STORAGE_FAILED
-    assert bench.run(echo) == []
-    assert bench.due_in(0.4) == []
-    assert bench.due_in(0.1) == [Run("1")]
+# When the JobStore has stopped.
 
 
 def test_an_outcome_is_dropped_when_the_store_has_stopped(

@@ -1,0 +1,70 @@
+"""Who owns a database file: one process at a time, by a lock on a file beside it."""
+
+import contextlib
+import fcntl
+import os
+import weakref
+from collections.abc import Callable
+
+from actors import log
+from actors.errors import StorageFailed
+
+
+class Ownership:
+    """An exclusive lock on `<database>-lock`, which is never deleted and holds its owner's process id.
+
+    SQLite's own lock does not do: it is lost when anybody in the process closes the file, and who waits
+    for it polls. This one ends with the process, whatever ends that. A forked child lets go of it.
+    """
+
+    def __init__(self, database: str, *, wait: bool) -> None:
+        """Take the lock; with `wait`, block until its owner is gone, which costs no CPU.
+
+        Raises StorageFailed, at once, if there is an owner and `wait` is false, or if no file can be made.
+        """
+        path = os.path.realpath(database)
+        try:
+            if os.path.isdir(path):  # noqa: PTH112 - and no lock is left beside it
+                raise IsADirectoryError("it is a directory")
+            self._file: int | None = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StorageFailed(f"the database {database!r} cannot be opened: {error}") from error
+        os.register_at_fork(after_in_child=_weakly(self.release))
+        try:
+            self._lock(database, wait=wait)
+        except BaseException:
+            self.release()
+            raise
+        with contextlib.suppress(OSError):  # On a full disk it says nothing; it is a lock all the same.
+            os.truncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next owner have it; may be called again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _lock(self, database: str, *, wait: bool) -> None:
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
+            if not wait:
+                raise StorageFailed(
+                    f"the database {database!r} belongs to process {owner}; stop it, or use another file"
+                ) from None
+            log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return a call that keeps nothing alive: what is registered at a fork is never forgotten."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if alive := reference():
+            alive()
+
+    return call
