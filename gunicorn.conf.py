@@ -1,5 +1,6 @@
 """gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`."""
 
+import asyncio
 import gc
 import logging.config
 import os
@@ -95,13 +96,15 @@ def on_reload(server):
 def post_worker_init(worker):
     """Start the actors, in the process that will serve, before it accepts."""
     worker.is_waiting = True
+    worker.is_stopping = False
     worker.hands_over = False
 
     def stop(_signum, _frame):
         if worker.is_waiting:
             sys.exit(0)
-        for signum in STOP_SIGNALS:  # Once is enough.
-            signal.signal(signum, signal.SIG_IGN)
+        if worker.is_stopping:
+            return  # Once is enough. (To ignore the others from here on would race with one just arriving.)
+        worker.is_stopping = True
         worker.loop.call_soon_threadsafe(begin_to_stop, worker)
 
     def hand_over(_signum, _frame):
@@ -151,6 +154,11 @@ def begin_to_stop(worker):
         server.close()
     worker.system.drain(grace(worker), admits=worker.hands_over)
     worker.handle_exit_signal()
+    if len(worker.servers) == len(worker.sockets):
+        # Once it serves, gunicorn looks only every second whether it should stop; a cancel wakes it up.
+        for task in asyncio.all_tasks(worker.loop):
+            if task.get_coro().__name__ == "_serve":
+                task.cancel()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
     worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
     # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
