@@ -1,6 +1,7 @@
 """gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`."""
 
 import asyncio
+import functools
 import gc
 import logging.config
 import os
@@ -47,6 +48,8 @@ graceful_timeout = 30
 RESERVE = 5
 #: Seconds from the stop signal for which open connections may still be answered.
 CONNECTION_GRACE = 1.2
+#: Seconds more for answers that Gofer itself is late with.
+LATE_ANSWERS = 5
 
 
 def on_starting(server):
@@ -93,6 +96,11 @@ def on_reload(server):
         os.kill(pid, HANDS_OVER)
 
 
+def pre_exec(server):
+    """Tell it at a SIGUSR2, too: its master will be stopped when the new one is there."""
+    on_reload(server)
+
+
 def post_worker_init(worker):
     """Start the actors, in the process that will serve, before it accepts."""
     worker.is_waiting = True
@@ -127,11 +135,42 @@ def post_worker_init(worker):
     except actors.GoferError as error:
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
-    worker.asgi = create_app(worker.system)
+    worker.asgi = counting(worker, create_app(worker.system))
+    # The loop's own backlog is 100, and it would replace the listener's: what comes beyond that in the pause
+    # of a reload is dropped by the kernel, and tried again by the client after 1, 3 or 7 seconds.
+    worker.loop.create_server = functools.partial(worker.loop.create_server, backlog=worker.cfg.backlog)
     # Requests leave no cycles behind. Without these two lines a sixth of the time under load goes into
     # looking for some, mostly among what was imported and never goes away.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def counting(worker, app):
+    """Keep count of the requests that wait for Gofer, and not for their client."""
+    worker.unanswered = 0
+
+    async def counted(scope, receive, send):
+        async def from_client():
+            worker.unanswered -= 1
+            try:
+                return await receive()
+            finally:
+                worker.unanswered += 1
+
+        async def to_client(message):
+            worker.unanswered -= 1
+            try:
+                await send(message)
+            finally:
+                worker.unanswered += 1
+
+        worker.unanswered += 1
+        try:
+            await app(scope, from_client, to_client)
+        finally:
+            worker.unanswered -= 1
+
+    return counted
 
 
 def lost():
@@ -160,10 +199,18 @@ def begin_to_stop(worker):
             if task.get_coro().__name__ == "_serve":
                 task.cancel()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
-    worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
+    worker.loop.call_later(CONNECTION_GRACE, close, worker, worker.loop.time() + LATE_ANSWERS)
     # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
     worker.loop.remove_signal_handler(signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def close(worker, deadline):
+    """Close all connections, but not before what was asked on them is answered, or that takes too long."""
+    if worker.unanswered and worker.loop.time() < deadline:
+        worker.loop.call_later(0.1, close, worker, deadline)
+    else:
+        worker.handle_quit_signal()
 
 
 def worker_exit(server, worker):

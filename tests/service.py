@@ -21,7 +21,8 @@ T = TypeVar("T")
 Setting = str | float | Path
 
 TOP = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+#: The script: with `-m gunicorn` a SIGUSR2 runs a file in gunicorn's folder, whose `http` hides Python's.
+COMMAND = [str(Path(sys.executable).with_name("gunicorn")), "-c", "gunicorn.conf.py"]
 #: Seconds that what must happen may take on a busy machine.
 PATIENCE = 20.0
 

@@ -1,0 +1,114 @@
+"""A handler that writes down when it runs, and what its record says.
+
+Give `GOFER_HANDLERS=tests.records:handlers` and `RECORDS=path`. The payload has a "number", which is to be
+unique, and the "seconds" that the job is to take. The monotonic clock is one for all processes.
+"""
+
+import functools
+import os
+import sqlite3
+import time
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+TYPE: Final = "record"
+
+
+class Execution(NamedTuple):
+    """One run of a handler."""
+
+    number: int
+    pid: int
+    started: float
+    #: None if the process was killed before the end.
+    ended: float | None
+
+
+class Stored(NamedTuple):
+    """A job as it is in the file."""
+
+    id: str
+    number: int
+    status: str
+    attempts: int
+    last_error: str | None
+
+
+@functools.cache
+def _file() -> int:
+    return os.open(os.environ["RECORDS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def note(event: str, number: int) -> None:
+    """Add a line, in one write, so that lines of several threads and processes never mix."""
+    os.write(_file(), f"{event} {number} {os.getpid()} {time.monotonic():.6f}\n".encode())
+
+
+def record(payload: dict[str, Any]) -> int:
+    """Take as long as the payload says."""
+    note("start", payload["number"])
+    time.sleep(payload.get("seconds", 0))
+    note("end", payload["number"])
+    return os.getpid()
+
+
+def fork(payload: dict[str, Any]) -> int:
+    """Leave a child behind that does nothing for so many seconds; return its process id."""
+    child = os.fork()
+    if not child:
+        time.sleep(payload["seconds"])
+        os._exit(0)
+    return child
+
+
+handlers = {TYPE: record, "fork": fork}
+
+
+def executions(records: Path) -> list[Execution]:
+    """Return all runs, in the order in which they started."""
+    begun: dict[tuple[int, int], list[float]] = defaultdict(list)
+    found: list[Execution] = []
+    for line in records.read_text().splitlines() if records.exists() else ():
+        event, number, pid, seconds = line.split()
+        run = (int(number), int(pid))
+        if event == "start":
+            begun[run].append(float(seconds))
+        else:
+            found.append(Execution(*run, begun[run].pop(0), float(seconds)))
+    found += [Execution(*run, start, None) for run, starts in begun.items() for start in starts]
+    return sorted(found, key=lambda execution: execution.started)
+
+
+def overlaps(runs: list[Execution]) -> list[tuple[Execution, Execution]]:
+    """Return the first run of each process that began before another process's last one was over.
+
+    A run without an end says nothing of when it was over: it counts for the moment in which it began.
+    """
+    first: dict[int, Execution] = {}
+    last: dict[int, Execution] = {}
+    for run in runs:
+        first.setdefault(run.pid, run)
+        if run.pid not in last or _over(run) > _over(last[run.pid]):
+            last[run.pid] = run
+    order = sorted(first, key=lambda pid: first[pid].started)
+    return [
+        (last[before], first[after])
+        for number, after in enumerate(order)
+        for before in order[:number]
+        if _over(last[before]) > first[after].started
+    ]
+
+
+def stored(database: Path) -> list[Stored]:
+    """Return all jobs as they are in the file, which nobody may own."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT id, payload, status, attempts, last_error FROM jobs").fetchall()
+    return [Stored(f"{row[0]:016x}", msgspec.json.decode(row[1])["number"], *row[2:]) for row in rows]
+
+
+def _over(run: Execution) -> float:
+    return run.started if run.ended is None else run.ended
