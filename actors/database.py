@@ -254,17 +254,17 @@ class Database:
         return self._connection.execute(sql, values)
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: BaseException) -> bool:
     """Tell whether the same may succeed later, when there is room again."""
     return _code(error) == sqlite3.SQLITE_FULL
 
 
-def is_fatal(error: Exception) -> bool:
+def is_fatal(error: BaseException) -> bool:
     """Tell whether nothing that the database says can be trusted after this error."""
     return _code(error) in FATAL
 
 
-def _code(error: Exception) -> int:
+def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 

@@ -23,6 +23,8 @@ from actors.handlers import Function
 from actors.interrupts import Interrupt, Interrupted
 
 PROGRESS: Final = struct.Struct("d")
+#: The thread in a process of a pool that waits for the end of the service.
+WATCH: Final = "end with the service"
 
 
 class Pool:
@@ -49,7 +51,8 @@ class Pool:
         seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
         """
         with _Line(f"{self._folder.name}/{next(self._lines)}") as line:
-            executor, future = self._submit(partial(_call, function, argument, timeout, line.address))
+            call = partial(_call, os.getpid(), line.address, function, argument, timeout)
+            executor, future = self._submit(call)
             future.add_done_callback(line.ring)
             try:
                 line.listen(future, timeout, report)
@@ -185,13 +188,11 @@ def _send(address: str, message: bytes, *, wait: bool = False) -> None:
 
 
 def _call(
-    function: Function, argument: Any, timeout: float | None, address: str
+    owner: int, address: str, function: Function, argument: Any, timeout: float | None
 ) -> tuple[Any, tuple[str, str] | None]:
     """Run the handler, wherever this is. Of an error only texts are returned: not every one can travel."""
-    in_a_child = multiprocessing.parent_process() is not None
-    if in_a_child and threading.current_thread() is threading.main_thread():
-        # Ctrl-C reaches every process of a terminal; the service lets running jobs come to their end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getpid() != owner:
+        _end_with_parent()
 
     def report(progress: float) -> None:
         _send(address, PROGRESS.pack(progress))
@@ -200,6 +201,22 @@ def _call(
         return perform(function, argument, timeout, report), None
     except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
         return None, (described(error), traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """See to it, once, that this process of a pool is not left behind by one that was killed.
+
+    It would wait for ever, and what it runs would go on beside the job's next attempt.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name=WATCH, daemon=True).start()
 
 
 def _result(future: Future[tuple[Any, tuple[str, str] | None]]) -> Any:

@@ -377,10 +377,6 @@ def exits(_payload: Exits) -> None:
     pass
 
 
-deadlocks = pytest.mark.xfail(run=False, reason="pykka's stop_all() in the JobStore's thread deadlocks")
-
-
-@deadlocks
 def test_a_payload_type_that_exits_harms_nobody_else(bench: Bench) -> None:
     system = bench.start({"exits": exits})
     reply = system.store.ask(Submit("exits"), block=False)
@@ -394,8 +390,8 @@ def test_a_payload_type_that_exits_harms_nobody_else(bench: Bench) -> None:
     "error",
     [
         ValueError("a bug"),
-        pytest.param(SystemExit(3), marks=deadlocks),
-        pytest.param(KeyboardInterrupt(), marks=deadlocks),
+        SystemExit(3),
+        KeyboardInterrupt(),
     ],
     ids=lambda error: type(error).__name__,
 )
