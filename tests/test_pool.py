@@ -22,7 +22,7 @@ from actors.interrupts import Interrupt, Interrupted
 from actors.pool import Pool
 from tests import jobs
 from tests.jobs import LIMIT, Phone
-from tests.service import eventually
+from tests.service import eventually, running
 
 BOTH = ["processes", "threads"]
 each_executor = pytest.mark.parametrize("executor", BOTH)
@@ -370,6 +370,16 @@ def test_a_process_that_is_just_starting_does_not_hear_control_c(phone: Phone) -
     performing.join()
     assert results == [call.pid] == [child.pid]
     pool.stop()
+
+
+def test_the_processes_of_a_pool_end_with_a_service_that_is_killed(phone: Phone) -> None:
+    settings = {"GOFER_HANDLERS": "tests.jobs:handlers", "GOFER_EXECUTOR": "tests.jobs:processes"}
+    with running(**settings) as service:
+        job = {"type": "call", "payload": phone.payload()}
+        service.client.post("/jobs", json=job).raise_for_status()
+        call = phone.take()
+        os.kill(service.worker, signal.SIGKILL)
+        eventually(lambda: is_gone(call.pid))
 
 
 # The start.
