@@ -322,6 +322,7 @@ class JobStore(Actor):
         before = self._read(job_id)
         after = lifecycle.cancelled(before, self._clock())
         if before.status is Status.PROCESSING:
+            self._database.mark_unwanted(job_id)
             self._interrupts.cancel(job_id)
             return before
         self._move(before, after)
@@ -365,10 +366,13 @@ class JobStore(Actor):
 
     def _recover(self) -> int:
         now = self._clock()
-        for job in list(self._database.page(status=Status.PROCESSING)):
-            crashes = self._database.crashes(job.id) + 1
-            recovered = lifecycle.recovered(job, crashes, now, at_most_once=self._at_most_once)
-            self._move(job, recovered, crashes=crashes)
+        for job, crashes, is_unwanted in self._database.interrupted():
+            if is_unwanted:
+                recovered = lifecycle.cancelled(job, now)
+            else:
+                recovered = lifecycle.recovered(job, crashes + 1, now, at_most_once=self._at_most_once)
+            self._move(job, recovered, crashes=crashes + 1)
+            self._log.warning("job was running at a crash", job=job.id, status=recovered.status)
             if recovered.status in FINISHED:
                 self._settle(recovered)
             self._log.warning(
