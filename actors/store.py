@@ -375,9 +375,6 @@ class JobStore(Actor):
             self._log.warning("job was running at a crash", job=job.id, status=recovered.status)
             if recovered.status in FINISHED:
                 self._settle(recovered)
-            self._log.warning(
-                "job was running at a crash", job=job.id, crashes=crashes, status=recovered.status
-            )
         self._running.clear()
         self._fed_up_to = lifecycle.FIRST_ID
         return self._counts[Status.PENDING]
