@@ -3,7 +3,7 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -37,8 +37,9 @@ CREATE INDEX jobs_by_finish ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 #: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
 MIGRATIONS: Final = (
     FIRST_SCHEMA,
-    # In how many crashes in a row an attempt of the job was running.
-    "ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;",
+    # In how many crashes in a row an attempt was running; and whether the running one is to be cancelled.
+    """ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN is_unwanted INTEGER NOT NULL DEFAULT 0;""",
 )
 
 SUMMARY: Final = (
@@ -158,8 +159,8 @@ class Database:
         """
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, max_retries = ?, started_at = ?, finished_at = ?,"
-            " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes)"
-            " WHERE id = ? AND status = ? AND attempts = ?",
+            " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes),"
+            " is_unwanted = 0 WHERE id = ? AND status = ? AND attempts = ?",
             (
                 after.status,
                 after.attempts,
@@ -207,10 +208,15 @@ class Database:
         sql = f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY id {order} LIMIT ?"
         return map(_job, self._read(sql, (*(value for _, value in wanted), limit)))
 
-    def crashes(self, job_id: str) -> int:
-        """Return in how many crashes in a row an attempt of the job was running."""
-        (number,) = self._read("SELECT crashes FROM jobs WHERE id = ?", (_rowid(job_id),)).fetchone()
-        return int(number)
+    def mark_unwanted(self, job_id: str) -> None:
+        """Note that the running attempt is to be cancelled; the job's next move forgets it."""
+        self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (_rowid(job_id),))
+
+    def interrupted(self) -> list[tuple[Job, int, bool]]:
+        """Return the jobs that are processing, each with its crashes so far, and whether it is unwanted."""
+        sql = f"SELECT crashes, is_unwanted, {SUMMARY} FROM jobs WHERE status = ?"
+        rows = self._read(sql, (Status.PROCESSING,)).fetchall()
+        return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in rows]
 
     def count(self, status: Status) -> int:
         """Count the jobs with this status, one by one."""
@@ -254,17 +260,17 @@ class Database:
         return self._connection.execute(sql, values)
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: BaseException) -> bool:
     """Tell whether the same may succeed later, when there is room again."""
     return _code(error) == sqlite3.SQLITE_FULL
 
 
-def is_fatal(error: Exception) -> bool:
+def is_fatal(error: BaseException) -> bool:
     """Tell whether nothing that the database says can be trusted after this error."""
     return _code(error) in FATAL
 
 
-def _code(error: Exception) -> int:
+def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
@@ -279,7 +285,7 @@ def _rowid(job_id: str) -> int:
     return int(job_id, 16)
 
 
-def _job(row: tuple[Any, ...]) -> Job:
+def _job(row: Sequence[Any]) -> Job:
     payload, result = row[10:] or (None, None)
     return Job(
         id=f"{row[0]:016x}",

@@ -85,6 +85,8 @@ class Handlers:
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$")
             raise InvalidJob(f"the payload does not fit: {reason} - at `$.payload{path or '`'}") from None
+        except BaseException as error:
+            raise InvalidJob(f"the payload does not fit: {error!r}") from error
 
 
 def simulated(seconds: float) -> Handlers:

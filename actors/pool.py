@@ -1,6 +1,7 @@
 """Where handlers run when they do not run in the Worker's own thread: an executor."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from functools import partial
 from itertools import count
@@ -22,6 +23,8 @@ from actors.handlers import Function
 from actors.interrupts import Interrupt, Interrupted
 
 PROGRESS: Final = struct.Struct("d")
+#: The thread in a process of a pool that waits for the end of the service.
+WATCH: Final = "end with the service"
 
 
 class Pool:
@@ -34,7 +37,7 @@ class Pool:
     def __init__(self, factory: Callable[[], object]) -> None:
         """Raise what the factory raises, and TypeError if what it makes is no executor."""
         self._factory = factory
-        self._changing = threading.Lock()
+        self._changing = threading.Condition(threading.Lock())
         self._executor = self._make()
         self._awaited: dict[Executor, set[Future[Any]]] = {self._executor: set()}
         self._is_closed = False
@@ -48,7 +51,8 @@ class Pool:
         seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
         """
         with _Line(f"{self._folder.name}/{next(self._lines)}") as line:
-            executor, future = self._submit(partial(_call, function, argument, timeout, line.address))
+            call = partial(_call, os.getpid(), line.address, function, argument, timeout)
+            executor, future = self._submit(call)
             future.add_done_callback(line.ring)
             try:
                 line.listen(future, timeout, report)
@@ -64,6 +68,7 @@ class Pool:
         """Begin no handler any more; those that the executor has not begun yet are interrupted."""
         with self._changing:
             self._is_closed = True
+            self._changing.notify_all()
             waiting = [future for futures in self._awaited.values() for future in futures]
         for future in waiting:
             future.cancel()
@@ -82,15 +87,22 @@ class Pool:
 
     def _submit(self, call: Callable[[], Any]) -> tuple[Executor, Future[Any]]:
         with self._changing:
+            self._changing.wait_for(lambda: self._is_closed or self._has_room())
             if self._is_closed:
                 raise Interrupted(Interrupt.RELEASE)
-            try:
-                future = self._executor.submit(call)
-            except BrokenExecutor:
-                self._replace()
-                future = self._executor.submit(call)
+            with _deaf():
+                try:
+                    future = self._executor.submit(call)
+                except BrokenExecutor:
+                    self._replace()
+                    future = self._executor.submit(call)
             self._awaited[self._executor].add(future)
             return self._executor, future
+
+    def _has_room(self) -> bool:
+        """Tell whether the executor begins the next handler at once; what waits in it nobody gets back."""
+        room: float = getattr(self._executor, "_max_workers", math.inf)
+        return len(self._awaited[self._executor]) < room
 
     def _leave(self, executor: Executor, future: Future[Any]) -> None:
         """Wait for it no longer. If it still runs, its executor is not used again."""
@@ -100,6 +112,7 @@ class Pool:
             if is_given_up and executor is self._executor:
                 self._replace()
             self._end_unused()
+            self._changing.notify_all()
 
     def _replace(self) -> None:
         self._executor = self._make()
@@ -155,6 +168,19 @@ class _Line:
         os.unlink(self.address)  # noqa: PTH108 - it is an address
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Have processes that are started meanwhile never hear Ctrl-C, which reaches all of a terminal.
+
+    The first that it ends breaks the pool, also if it has no work yet, and with the pool the jobs in it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGQUIT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _send(address: str, message: bytes, *, wait: bool = False) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(wait)
@@ -162,13 +188,11 @@ def _send(address: str, message: bytes, *, wait: bool = False) -> None:
 
 
 def _call(
-    function: Function, argument: Any, timeout: float | None, address: str
+    owner: int, address: str, function: Function, argument: Any, timeout: float | None
 ) -> tuple[Any, tuple[str, str] | None]:
     """Run the handler, wherever this is. Of an error only texts are returned: not every one can travel."""
-    in_a_child = multiprocessing.parent_process() is not None
-    if in_a_child and threading.current_thread() is threading.main_thread():
-        # Ctrl-C reaches every process of a terminal; the service lets running jobs come to their end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getpid() != owner:
+        _end_with_parent()
 
     def report(progress: float) -> None:
         _send(address, PROGRESS.pack(progress))
@@ -177,6 +201,22 @@ def _call(
         return perform(function, argument, timeout, report), None
     except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
         return None, (described(error), traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """See to it, once, that this process of a pool is not left behind by one that was killed.
+
+    It would wait for ever, and what it runs would go on beside the job's next attempt.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name=WATCH, daemon=True).start()
 
 
 def _result(future: Future[tuple[Any, tuple[str, str] | None]]) -> Any:
@@ -190,6 +230,7 @@ def _end(executor: Executor) -> None:
     """End an executor that nobody waits for; a process that still runs a given-up handler is killed."""
     # Python 3.14 has ProcessPoolExecutor.kill_workers() for this.
     processes = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False)
     for process in processes:
         process.kill()
+    # Threads cannot be killed, and are not waited for.
+    executor.shutdown(wait=bool(processes))

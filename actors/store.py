@@ -164,9 +164,12 @@ class JobStore(Actor):
         if self._failure is not None:
             held.settle(None, None if isinstance(message, Claim) else self._failure)
             return held
-        self._take(message, held)
-        if self._batch.is_full or not self._has_company():
-            self._commit()
+        try:
+            self._take(message, held)
+            if self._batch.is_full or not self._has_company():
+                self._commit()
+        except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
+            self._give_up(error)
         return held
 
     def on_stop(self) -> None:
@@ -205,7 +208,7 @@ class JobStore(Actor):
             self._batch.add(Entry(held, message, refusal=refusal))
             if isinstance(message, Outcome):
                 self._log.warning("outcome dropped", job=message.id, reason=str(refusal))
-        except Exception as error:  # noqa: BLE001 - what was written is unknown: all of the batch goes
+        except BaseException as error:  # noqa: BLE001 - what was written is unknown: all of the batch goes
             own_fault = None if is_full(error) else _unstored(error)
             self._batch.add(Entry(held, message, refusal=own_fault))
             self._roll_back(error)
@@ -319,6 +322,7 @@ class JobStore(Actor):
         before = self._read(job_id)
         after = lifecycle.cancelled(before, self._clock())
         if before.status is Status.PROCESSING:
+            self._database.mark_unwanted(job_id)
             self._interrupts.cancel(job_id)
             return before
         self._move(before, after)
@@ -362,15 +366,15 @@ class JobStore(Actor):
 
     def _recover(self) -> int:
         now = self._clock()
-        for job in list(self._database.page(status=Status.PROCESSING)):
-            crashes = self._database.crashes(job.id) + 1
-            recovered = lifecycle.recovered(job, crashes, now, at_most_once=self._at_most_once)
-            self._move(job, recovered, crashes=crashes)
+        for job, crashes, is_unwanted in self._database.interrupted():
+            if is_unwanted:
+                recovered = lifecycle.cancelled(job, now)
+            else:
+                recovered = lifecycle.recovered(job, crashes + 1, now, at_most_once=self._at_most_once)
+            self._move(job, recovered, crashes=crashes + 1)
+            self._log.warning("job was running at a crash", job=job.id, status=recovered.status)
             if recovered.status in FINISHED:
                 self._settle(recovered)
-            self._log.warning(
-                "job was running at a crash", job=job.id, crashes=crashes, status=recovered.status
-            )
         self._running.clear()
         self._fed_up_to = lifecycle.FIRST_ID
         return self._counts[Status.PENDING]
@@ -466,7 +470,7 @@ class JobStore(Actor):
         wait = 0.0 if job.run_at is None else (job.run_at - self._clock()).total_seconds()
         self._channel.send(Run(job.id), wait)
 
-    def _roll_back(self, error: Exception) -> None:
+    def _roll_back(self, error: BaseException) -> None:
         """Undo the open transaction; tell those who asked, or try again later what nobody may lose."""
         batch, self._batch = self._batch, Batch()
         self._counts = self._durable_counts.copy()
@@ -509,9 +513,9 @@ class JobStore(Actor):
             self.actor_inbox.remind(Resume(), STORAGE_RETRY)
         self._postponed.append(entry)
 
-    def _give_up(self, error: Exception, batch: Batch | None = None) -> None:
+    def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:
         """Answer everyone, store nothing more, and stop."""
-        self._log.critical("the storage is broken; a new start will tell what it holds", error=repr(error))
+        self._log.critical("the storage is broken; a new start will tell what it holds", exc_info=error)
         self._failure = StorageFailed(f"it is unknown what was stored, the database is broken: {error}")
         entries = [*(batch or self._batch).entries, *self._postponed]
         waiting = [held for helds in self._waiting.values() for held in helds]
@@ -531,7 +535,7 @@ class JobStore(Actor):
         _give([(held, self._read(job_id), None) for job_id in waiting for held in waiting[job_id]])
 
 
-def _unstored(error: Exception) -> StorageFailed:
+def _unstored(error: BaseException) -> StorageFailed:
     return StorageFailed(f"nothing was stored, the database failed: {error}")
 
 

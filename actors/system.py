@@ -135,6 +135,7 @@ class System:
         if is_lost:
             self._log.critical("the JobStore has ended; only a new start brings the jobs back")
             self._interrupts.begin_grace(0)
+            self._channel.close()
             self._lost()
 
     def __enter__(self) -> Self:

@@ -65,10 +65,12 @@ class Worker(Actor):
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
     ) -> None:
         """Have the job in hand failed, and say so."""
-        if self._job is not None and error is not None:
-            reason = f"the Worker died: {described(error)}"
-            self._store.tell(Fail(self._job.id, self._job.attempts, reason))
-        self._ended(self.actor_ref)
+        try:
+            if self._job is not None and error is not None:
+                reason = f"the Worker died: {described(error)}"
+                self._store.tell(Fail(self._job.id, self._job.attempts, reason))
+        finally:
+            self._ended(self.actor_ref)
 
     def _run(self, message: Run) -> None:
         self._job = self._store.ask(Claim(message.id), block=True)

@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.disk import fsync_seconds
+
 GUNICORN = [sys.executable, "-m", "gunicorn", "--log-level", "warning"]
 BASELINE = [*GUNICORN, "--config", "python:benchmarks.baselines", "--no-control-socket"]
 LUA = """
@@ -36,6 +38,7 @@ wrk.headers["Content-Type"] = "application/json"
 SERVICES = {
     "floor": [*BASELINE, "--worker-class=asgi", "--asgi-loop=uvloop", "benchmarks.baselines:floor()"],
     "gofer": [*GUNICORN, "--config", "gunicorn.conf.py"],
+    "durable": [*GUNICORN, "--config", "gunicorn.conf.py"],
     "asyncio": [*GUNICORN, "--config", "gunicorn.conf.py", "--asgi-loop=asyncio"],
     "naive": [*BASELINE, "--worker-class=gthread", "--threads=32", "benchmarks.baselines:naive()"],
 }
@@ -54,7 +57,7 @@ class Run(NamedTuple):
 
 
 @contextmanager
-def service(name: str) -> Iterator[str]:
+def service(name: str, folder: str) -> Iterator[str]:
     """Start the service and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -64,6 +67,7 @@ def service(name: str) -> Iterator[str]:
         "GOFER_SIMULATED_SECONDS": "0",
         "GOFER_CAPACITY": "100000000",
         "GOFER_LOG": "WARNING",
+        "GOFER_DATABASE": f"{folder}/{time.monotonic_ns()}.db" if name == "durable" else ":memory:",
     }
     bind = [] if "gunicorn.conf.py" in SERVICES[name] else ["--bind", f"127.0.0.1:{port}"]
     process = subprocess.Popen([*SERVICES[name], *bind], env={**os.environ, **settings})
@@ -93,9 +97,9 @@ def drained(url: str) -> bool:
     return all(not httpx.get(url, params={"status": s, "limit": 1}).json() for s in UNFINISHED)
 
 
-def load(name: str, seconds: int, connections: int) -> Run:
+def load(name: str, folder: str, seconds: int, connections: int) -> Run:
     """Put the service under load, then wait until its backlog is gone."""
-    with service(name) as url, tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+    with service(name, folder) as url, tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(LUA)
         script.flush()
         wrk = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
@@ -137,9 +141,11 @@ def main() -> None:
     options = parser.parse_args()
     os.chdir(Path(__file__).parent.parent)
     runs: dict[str, list[Run]] = {name: [] for name in SERVICES}
-    for _ in range(options.rounds):
-        for name in SERVICES:
-            runs[name].append(load(name, options.seconds, options.connections))
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        fsync = fsync_seconds(folder)
+        for _ in range(options.rounds):
+            for name in SERVICES:
+                runs[name].append(load(name, folder, options.seconds, options.connections))
     medians = {
         name: Run(*(statistics.median(figures) for figures in zip(*rows, strict=True)))
         for name, rows in runs.items()
@@ -151,9 +157,9 @@ def main() -> None:
             f"{name:8}{run.per_second:10.0f}{run.p50_ms:10.2f}{run.p99_ms:10.2f}"
             f"{run.drain_seconds:10.2f}{run.not_created:10.0f}"
         )
-    for other in ("floor", "naive", "asyncio"):
-        ratio = medians["gofer"].per_second / medians[other].per_second
-        print(f"gofer / {other}: {ratio:.2f}")
+    for one, other in (("gofer", "floor"), ("gofer", "naive"), ("gofer", "asyncio"), ("durable", "gofer")):
+        print(f"{one} / {other}: {medians[one].per_second / medians[other].per_second:.2f}")
+    print(f"an fsync on this disk: {fsync * 1e3:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -155,8 +155,8 @@ def answer(connection: socket.socket) -> httpx.Response:
 
 
 @contextlib.contextmanager
-def starting(**settings: Setting) -> Iterator[Service]:
-    """Start gunicorn on a free port; nothing is left of it afterwards."""
+def starting(*options: str, **settings: Setting) -> Iterator[Service]:
+    """Start gunicorn on a free port, with options of its command line; nothing is left of it afterwards."""
     # Without keep-alive no test meets a connection that gunicorn is just closing.
     limits = httpx.Limits(max_keepalive_connections=0)
     with (
@@ -165,7 +165,8 @@ def starting(**settings: Setting) -> Iterator[Service]:
         Path(folder, "log").open("wb") as log,
     ):
         variables = _environment(settings)
-        master = subprocess.Popen(COMMAND, cwd=TOP, env=variables, stderr=log, start_new_session=True)
+        command = [*COMMAND, *options]
+        master = subprocess.Popen(command, cwd=TOP, env=variables, stderr=log, start_new_session=True)
         try:
             yield Service(master, Path(log.name), client)
         finally:
@@ -175,9 +176,9 @@ def starting(**settings: Setting) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def running(**settings: Setting) -> Iterator[Service]:
+def running(*options: str, **settings: Setting) -> Iterator[Service]:
     """Start gunicorn and wait until it is well."""
-    with starting(**settings) as service:
+    with starting(*options, **settings) as service:
         eventually(service.is_well)
         yield service
 

@@ -108,7 +108,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_jobs(tmp_pat
     database = Database(path)
     assert pragma(database, "user_version") == len(MIGRATIONS)
     (job,) = database.page()
-    assert (job.id, database.crashes(job.id)) == ("0000000000000007", 0)
+    assert (job.id, database.interrupted()) == ("0000000000000007", [])
     database.close()
 
 

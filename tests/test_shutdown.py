@@ -1,6 +1,7 @@
 """How gunicorn with Gofer in it starts, refuses to start, and stops."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,9 @@ from signal import SIGINT, SIGQUIT, SIGTERM
 import httpx
 import pytest
 
+from actors import ListJobs, Settings, Status, Submit, start
+from actors.database import Database
+from tests.jobs import Phone
 from tests.service import Exit, Service, answer, eventually, refused, running, starting
 
 each_signal = pytest.mark.parametrize("signum", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name)
@@ -147,7 +151,7 @@ def test_no_connection_is_accepted_during_the_drain() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(SIGTERM, SIGTERM), (SIGINT, SIGINT), (SIGINT, SIGTERM)],
+    [(SIGTERM, SIGTERM), (SIGINT, SIGINT), (SIGINT, SIGTERM), (SIGTERM, SIGINT), (SIGTERM, SIGQUIT)],
     ids=lambda signum: signum.name,
 )
 def test_a_second_signal_during_the_drain_does_not_kill_the_running_job(
@@ -172,6 +176,73 @@ def test_control_c_in_a_terminal_stops_as_cleanly_even_twice() -> None:
             assert service.master.wait(20) == 0
         assert_stopped_in_order(service)
         assert '"completed": 1' in service.log
+
+
+def test_control_c_in_a_terminal_lets_the_job_of_a_process_pool_come_to_its_end(tmp_path: Path) -> None:
+    settings = {"GOFER_HANDLERS": "tests.jobs:handlers", "GOFER_EXECUTOR": "tests.jobs:processes"}
+    with Phone() as phone, running(GOFER_DATABASE=tmp_path / "jobs.db", **settings) as service:
+        job = {"type": "call", "payload": phone.payload()}
+        service.client.post("/jobs", json=job).raise_for_status()
+        call = phone.take()
+        for _ in range(2):  # All of its processes: those of the pool too, whether they have work or not.
+            os.killpg(service.master.pid, SIGINT)
+        eventually(lambda: "Handling signal" in service.log)
+        call.answer()
+        assert service.master.wait(20) == 0
+        assert_stopped_in_order(service)
+        eventually(lambda: is_gone(call.pid))
+    assert [job[:2] for job in stored(tmp_path / "jobs.db").values()] == [("completed", 1)]
+
+
+# The grace.
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, SIGINT], ids=lambda signum: signum.name)
+def test_jobs_that_outlive_the_grace_are_given_back_when_it_ends(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    database = tmp_path / "jobs.db"
+    settings = {"GOFER_SIMULATED_SECONDS": "600", "GOFER_WORKERS": "8", "GOFER_DATABASE": str(database)}
+    with running("--graceful-timeout", "7", **settings) as service:  # The grace is five seconds less.
+        service.submit(8)
+        eventually(lambda: len(service.jobs(status="processing")) == 8)
+        exit_ = service.stop(signum)
+        (stopped,) = [line for line in service.log.splitlines() if "job store stopped" in line]
+        assert "SIGKILL" not in service.log
+        assert "Traceback" not in service.log
+    assert exit_.code == 0
+    assert 1.9 <= exit_.seconds <= 4.5
+    counts = json.loads(stopped)
+    assert (counts["pending"], counts["processing"], counts["completed"]) == (8, 0, 0)
+    assert [job[:2] for job in stored(database).values()] == [("pending", 0)] * 8
+
+
+def test_jobs_that_outlive_the_grace_are_given_back_in_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[tuple[str, int]] = []
+    close = Database.close
+
+    def look_and_close(database: Database) -> None:
+        left.extend((job.status, job.attempts) for job in database.page())
+        close(database)
+
+    monkeypatch.setattr(Database, "close", look_and_close)
+    system = start(Settings(simulated_seconds=600, workers=8))
+    for _ in range(9):
+        system.store.ask(Submit("email"), block=True, timeout=20)
+    running_jobs = ListJobs(status=Status.PROCESSING)
+    eventually(lambda: len(system.store.ask(running_jobs, block=True, timeout=20)) == 8)
+    before = time.monotonic()
+    system.stop(grace=0.5)
+    assert 0.5 <= time.monotonic() - before < 3
+    assert left == [("pending", 0)] * 9
 
 
 # The start.

@@ -580,6 +580,15 @@ def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
     assert store.ask(Get(job_id)).status == "failed"
 
 
+def test_a_running_job_that_was_to_be_cancelled_is_not_run_again_after_a_crash() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.ask(Claim(job_id))
+    store.ask(Cancel(job_id))
+    store.ask(Recover())
+    assert store.ask(Get(job_id)).status == "cancelled"
+
+
 def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
     store = Store(capacity=10_000)
     store.more_is_waiting(True)
@@ -714,6 +723,7 @@ class Histories(RuleBasedStateMachine):
             if job.status is Status.PROCESSING:
                 self.store.interrupts.forget(job_id)
                 status = Status.PENDING if job.crashes < 2 else Status.FAILED
+                status = Status.CANCELLED if job.is_unwanted else status
                 crashes = job.crashes + 1
                 self.model[job_id] = job._replace(status=status, is_unwanted=False, crashes=crashes)
 
@@ -731,4 +741,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(stateful_step_count=40, deadline=None)

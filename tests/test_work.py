@@ -1,14 +1,16 @@
 """Real actors that do real work, seen over HTTP."""
 
+import contextlib
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import falcon.testing
 import pytest
 
-from actors import Await, Settings, Submit, System, handler, start
+from actors import Await, Get, Settings, Submit, System, handler, start
 from api import create_app
 
 FINISH = 30.0
@@ -21,6 +23,9 @@ class Work:
 
     def __init__(self) -> None:
         self.failures: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._in_hands: set[int] = set()
+        self.was_in_two_hands: set[int] = set()
         self.is_running = threading.Event()
         self.may_end = threading.Event()
 
@@ -31,6 +36,7 @@ class Work:
             "interrupt": self.interrupt,
             "for_ever": self.for_ever,
             "silent": self.silent,
+            "second": self.second,
             "echo": lambda payload: payload,
         }
 
@@ -38,10 +44,28 @@ class Work:
     def flaky(self, payload: dict[str, int]) -> str:
         """Fail as often as every third number asks for."""
         number = payload["number"]
-        self.failures[number] = self.failures.get(number, 0) + 1
-        if number % 3 == 0 and self.failures[number] <= 2:
-            raise ConnectionError("not yet")
+        with self.in_hand(number):
+            self.failures[number] = self.failures.get(number, 0) + 1
+            if number % 3 == 0 and self.failures[number] <= 2:
+                raise ConnectionError("not yet")
         return "done"
+
+    @contextlib.contextmanager
+    def in_hand(self, number: int) -> Iterator[None]:
+        with self._lock:
+            if number in self._in_hands:
+                self.was_in_two_hands.add(number)
+            self._in_hands.add(number)
+        yield_to_others()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_hands.discard(number)
+
+    def second(self, _payload: dict[str, Any]) -> None:
+        """Take a second."""
+        threading.Event().wait(1)
 
     def interrupt(self, _payload: dict[str, Any]) -> None:
         raise KeyboardInterrupt
@@ -55,6 +79,11 @@ class Work:
         self.is_running.set()
         assert self.may_end.wait(FINISH)
         return "done"
+
+
+def yield_to_others() -> None:
+    """Let other threads run, so that who could clash does."""
+    time.sleep(0)
 
 
 @pytest.fixture
@@ -97,6 +126,28 @@ def test_every_third_of_thousands_of_jobs_fails_twice_and_all_are_completed(
         job = finished(system, reply.get().id)
         assert (job.status, job.attempts) == ("completed", 1 if number % 3 else 3)
     assert work.failures == {number: 1 if number % 3 else 3 for number in range(JOBS)}
+    assert work.was_in_two_hands == set()
+
+
+def test_sixteen_jobs_of_a_second_take_eight_workers_two_seconds(system: System) -> None:
+    before = time.monotonic()
+    asked = [system.store.ask(Submit("second"), block=False) for _ in range(16)]
+    done = sorted((finished(system, reply.get().id) for reply in asked), key=lambda job: job.started_at)
+    assert 2 <= time.monotonic() - before < 3.5
+    first, second = done[:8], done[8:]
+    assert max(job.started_at for job in first) < min(job.finished_at for job in first)
+    assert min(job.finished_at for job in first) <= min(job.started_at for job in second)
+    assert max(job.started_at for job in second) < min(job.finished_at for job in second)
+
+
+def test_a_job_that_lasts_delays_no_other(system: System, work: Work) -> None:
+    lasting = system.store.ask(Submit("silent"), block=True, timeout=FINISH)
+    assert work.is_running.wait(FINISH)
+    asked = [system.store.ask(Submit("echo", {"n": n}), block=False) for n in range(100)]
+    assert [finished(system, reply.get().id).result["n"] for reply in asked] == list(range(100))
+    assert system.store.ask(Get(lasting.id), block=True, timeout=FINISH).status == "processing"
+    work.may_end.set()
+    assert finished(system, lasting.id).status == "completed"
 
 
 @pytest.mark.parametrize("job_type", ["exit", "interrupt"])
