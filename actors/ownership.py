@@ -36,8 +36,8 @@ class Ownership:
             self.release()
             raise
         with contextlib.suppress(OSError):  # On a full disk it says nothing; it is a lock all the same.
-            os.truncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            # In one write of one length, so that who looks never sees none, or half of one.
+            os.pwrite(self._file, f"{os.getpid():<10}\n".encode(), 0)
 
     def release(self) -> None:
         """Let the next owner have it; may be called again."""

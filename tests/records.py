@@ -65,7 +65,23 @@ def fork(payload: dict[str, Any]) -> int:
     return child
 
 
-handlers = {TYPE: record, "fork": fork}
+class Late(msgspec.Struct):
+    """A payload that the JobStore takes some seconds to check."""
+
+    number: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        note("check", self.number)
+        time.sleep(self.seconds)
+
+
+def late(payload: Late) -> int:
+    """Do nothing."""
+    return payload.number
+
+
+handlers = {TYPE: record, "fork": fork, "late": late}
 
 
 def executions(records: Path) -> list[Execution]:
@@ -77,7 +93,7 @@ def executions(records: Path) -> list[Execution]:
         run = (int(number), int(pid))
         if event == "start":
             begun[run].append(float(seconds))
-        else:
+        elif event == "end":
             found.append(Execution(*run, begun[run].pop(0), float(seconds)))
     found += [Execution(*run, start, None) for run, starts in begun.items() for start in starts]
     return sorted(found, key=lambda execution: execution.started)

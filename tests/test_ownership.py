@@ -13,7 +13,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
-from actors import Settings, Submit, start
+from actors import Settings, start
 from actors.errors import StorageFailed
 from tests.records import TYPE, Execution, executions, overlaps, stored
 from tests.service import PATIENCE, TOP, Service, answer, eventually, running, starting
@@ -21,9 +21,12 @@ from tests.service import PATIENCE, TOP, Service, answer, eventually, running, s
 #: Seconds in which the next process has to serve when the owner is gone.
 TAKEOVER = 1.0
 #: For a busy machine, on which one process may wait for the others.
-SLACK = 1.0
-#: Each job takes so many seconds, so that some run whenever an owner goes.
-SECONDS = 0.02
+SLACK = 2.0
+#: Seconds that jobs take.
+SHORT = 0.01
+LONG = 0.25
+#: More than twice as many as there are Workers, which have some left when the owner goes.
+LONG_ONES = 9
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -61,8 +64,10 @@ def waiting(files: Files, database: Path | str | None = None) -> Iterator[Servic
         yield service
 
 
-def submit(service: Service, numbers: range, seconds: float = SECONDS) -> None:
+def submit(service: Service, numbers: range) -> None:
+    """Submit as many jobs, the last of which take so long that they are not done when this returns."""
     for number in numbers:
+        seconds = LONG if number in numbers[-LONG_ONES:] else SHORT
         job = {"type": TYPE, "payload": {"number": number, "seconds": seconds}}
         service.client.post("/jobs", json=job).raise_for_status()
 
@@ -74,10 +79,10 @@ def run_all(service: Service) -> None:
 
 
 def assert_never_two(files: Files, count: int, processes: int) -> None:
-    """See that all jobs ran, each once, in so many processes, of which no two ran jobs at the same time."""
+    """See that all jobs ran, each once, in so many processes at least, never in two at the same time."""
     runs = executions(files.records)
     assert overlaps(runs) == []
-    assert len({run.pid for run in runs}) == processes
+    assert len({run.pid for run in runs}) >= processes
     assert sorted(run.number for run in runs) == list(range(count))
     assert {(job.status, job.attempts) for job in stored(files.database)} == {("completed", 1)}
 
@@ -88,28 +93,19 @@ def assert_never_two(files: Files, count: int, processes: int) -> None:
 def test_the_processes_of_reloads_never_run_jobs_at_the_same_time(files: Files) -> None:
     with running(**files.settings()) as service:
         for reload in range(3):
-            submit(service, range(50 * reload, 50 * reload + 50))
+            submit(service, range(30 * reload, 30 * reload + 30))
             service.master.send_signal(signal.SIGHUP)
             eventually(lambda: service.log.count("ASGI server listening") == reload + 2)  # noqa: B023
         run_all(service)
-    assert_never_two(files, 150, processes=4)
+    assert_never_two(files, 90, processes=3)
 
 
-@pytest.mark.parametrize("name", ["the path", "a symlink", "a symlink to the folder", "a relative path"])
 def test_a_second_service_on_the_file_waits_and_goes_on_where_the_first_stopped(
-    name: str, files: Files, tmp_path: Path
+    files: Files, tmp_path: Path
 ) -> None:
-    link, folder = tmp_path / "link.db", tmp_path / "folder"
-    link.symlink_to(files.database)
-    folder.symlink_to(tmp_path)
-    second = {
-        "the path": files.database,
-        "a symlink": link,
-        "a symlink to the folder": folder / "jobs.db",
-        "a relative path": os.path.relpath(files.database, TOP),
-    }[name]
-    with running(**files.settings()) as owner, waiting(files, second) as next_:
-        submit(owner, range(60))
+    (tmp_path / "link").symlink_to(tmp_path)
+    with running(**files.settings()) as owner, waiting(files, tmp_path / "link" / "jobs.db") as next_:
+        submit(owner, range(30))
         assert files.owner() == owner.worker
         assert owner.stop(SIGTERM).code == 0
         gone = time.monotonic()
@@ -117,12 +113,12 @@ def test_a_second_service_on_the_file_waits_and_goes_on_where_the_first_stopped(
         assert time.monotonic() - gone < TAKEOVER + SLACK
         assert files.owner() == next_.worker
         run_all(next_)
-    assert_never_two(files, 60, processes=2)
+    assert_never_two(files, 30, processes=2)
 
 
 def test_the_master_of_an_upgrade_takes_over_when_the_old_one_stops(files: Files) -> None:
     with running(**files.settings()) as service:
-        submit(service, range(60))
+        submit(service, range(30))
         service.master.send_signal(signal.SIGUSR2)
         eventually(lambda: "waiting for the owner" in service.log)
         (master,) = re.findall(r"Listening at: .*?\((\d+)\)", service.log)[1:]
@@ -132,11 +128,11 @@ def test_the_master_of_an_upgrade_takes_over_when_the_old_one_stops(files: Files
         assert eventually(lambda: service.client.get("/health").is_success)
         assert time.monotonic() - gone < TAKEOVER + SLACK
         assert files.owner() == new
-        submit(service, range(60, 80))
+        submit(service, range(30, 50))
         eventually(lambda: not service.jobs(status="pending") and not service.jobs(status="processing"))
         os.kill(int(master), SIGTERM)
         eventually(lambda: service.log.count("Shutting down: Master") == 2)
-    assert_never_two(files, 80, processes=2)
+    assert_never_two(files, 50, processes=2)
 
 
 def upgraded(service: Service) -> int:
@@ -161,7 +157,7 @@ def test_a_child_of_a_handler_does_not_keep_the_database(files: Files) -> None:
 
 def test_a_killed_owner_is_replaced_by_who_waits(files: Files) -> None:
     with running(**files.settings()) as owner, waiting(files) as next_:
-        submit(owner, range(60))
+        submit(owner, range(30))
         eventually(lambda: executions(files.records))
         os.killpg(owner.master.pid, SIGKILL)
         killed = time.monotonic()
@@ -170,30 +166,25 @@ def test_a_killed_owner_is_replaced_by_who_waits(files: Files) -> None:
         run_all(next_)
     runs = executions(files.records)
     assert overlaps(runs) == []
-    assert {run.number for run in runs} == set(range(60))
-    assert len(runs) <= 60 + 3  # as many as there are Workers ran at the kill
+    assert {run.number for run in runs} == set(range(30))
+    assert len(runs) <= 30 + 3  # as many as there are Workers ran at the kill
     assert {job.status for job in stored(files.database)} == {"completed"}
 
 
 # Who waits.
 
 
-def test_who_waits_answers_nobody_until_the_database_is_free(files: Files) -> None:
+def test_who_waits_answers_nobody_and_needs_no_cpu_until_the_database_is_free(files: Files) -> None:
     with running(**files.settings()) as owner, waiting(files) as next_, next_.connect() as connection:
         connection.sendall(HEALTH)
-        connection.settimeout(0.3)
+        connection.settimeout(1)
+        before = cpu_seconds(next_.worker)
         with pytest.raises(TimeoutError):
             connection.recv(1)
+        assert cpu_seconds(next_.worker) - before <= 0.02
         owner.stop(SIGTERM)
         connection.settimeout(PATIENCE)
         assert answer(connection).status_code == 200
-
-
-def test_who_waits_needs_no_cpu(files: Files) -> None:
-    with running(**files.settings()), waiting(files) as next_:
-        before, start_ = cpu_seconds(next_.worker), time.monotonic()
-        eventually(lambda: time.monotonic() - start_ > 1)
-        assert cpu_seconds(next_.worker) - before <= 0.02
 
 
 def cpu_seconds(pid: int) -> float:
@@ -202,13 +193,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("signum", [SIGTERM, SIGINT], ids=lambda signum: signum.name)
-def test_who_waits_stops_at_a_signal_and_leaves_the_owner_alone(signum: signal.Signals, files: Files) -> None:
-    with running(**files.settings()) as owner, waiting(files) as next_:
-        exit_ = next_.stop(signum)
-        assert exit_.code == 0
-        assert exit_.seconds < 2
-        assert files.owner() == owner.worker
+def test_who_waits_stops_at_a_signal_and_leaves_the_owner_alone(files: Files) -> None:
+    with running(**files.settings()) as owner:
+        for signum in (SIGTERM, SIGINT):
+            with waiting(files) as next_:
+                exit_ = next_.stop(signum)
+            assert exit_.code == 0
+            assert exit_.seconds < 2
+            assert files.owner() == owner.worker
         submit(owner, range(1))
         run_all(owner)
     assert_never_two(files, 1, processes=1)
@@ -227,14 +219,20 @@ def test_a_reload_of_who_waits_leaves_one_that_waits(files: Files) -> None:
 # In Python.
 
 
-def test_a_system_on_a_file_that_is_owned_refuses_to_start_at_once(files: Files) -> None:
-    with start(Settings(database=str(files.database), simulated_seconds=0)):
+@pytest.mark.parametrize("name", ["jobs.db", "link.db", "link/jobs.db"])
+def test_a_system_on_a_file_that_is_owned_refuses_to_start_at_once(
+    name: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.db").symlink_to(files.database)
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with start(Settings(database=str(files.database))):
         begun = time.monotonic()
         with pytest.raises(StorageFailed, match=f"belongs to process {os.getpid()}"):
-            start(Settings(database=str(files.database)))
+            start(Settings(database=name))
         assert time.monotonic() - begun < 0.5
-    with start(Settings(database=str(files.database), simulated_seconds=0)) as system:
-        assert system.store.ask(Submit("email")).attempts == 0
+    with start(Settings(database=name)) as system:
+        assert system.store.is_alive()
 
 
 def test_a_system_on_the_file_of_a_service_refuses_to_start_at_once(files: Files) -> None:

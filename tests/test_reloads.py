@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -13,10 +14,10 @@ from pathlib import Path
 from tests.recording import drain, recording
 from tests.records import executions, stored
 from tests.reloads import LONGEST_PAUSE, SECONDS, Sent, faults, load, pauses, reloaded
-from tests.service import Service, eventually, running
+from tests.service import Service, answer, eventually, running
 
 #: Seconds more for a busy machine.
-SLACK = 1.0
+SLACK = 2.0
 
 
 def test_reloads_under_load_lose_nothing_and_refuse_nobody(tmp_path: Path) -> None:
@@ -84,6 +85,34 @@ async def upgrading(service: Service) -> list[Sent]:
     await asyncio.to_thread(eventually, lambda: service.log.count("ASGI server listening") == 2)
     stopped.set()
     return await loading
+
+
+def test_an_upgrade_takes_what_comes_on_connections_that_are_open(tmp_path: Path) -> None:
+    body = b'{"type": "record", "payload": {"number": 1}}'
+    head = b"POST /jobs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with recording(tmp_path) as service, service.connect() as connection:
+        eventually(service.is_well)
+        service.master.send_signal(signal.SIGUSR2)
+        eventually(lambda: "waiting for the owner" in service.log)
+        service.master.send_signal(signal.SIGTERM)
+        eventually(lambda: "Worker shutting down" in service.log)
+        connection.sendall(head % len(body) + body)
+        response = answer(connection)
+        assert response.status_code == 201
+        assert service.wait_for(response.json()["id"], "completed")["attempts"] == 1
+
+
+def test_a_reload_cuts_no_request_off_with_whose_answer_the_service_is_late(tmp_path: Path) -> None:
+    job = json.dumps({"type": "late", "payload": {"number": 1, "seconds": 3}})
+    head = f"POST /jobs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(job)}\r\n\r\n"
+    with recording(tmp_path) as service, service.connect() as connection:
+        eventually(service.is_well)
+        connection.sendall((head + job).encode())
+        eventually((tmp_path / "records").exists)
+        service.master.send_signal(signal.SIGHUP)
+        response = answer(connection)
+        assert response.status_code == 201
+        assert service.wait_for(response.json()["id"], "completed")["attempts"] == 1
 
 
 def test_hundreds_of_new_connections_wait_while_the_service_is_busy() -> None:
