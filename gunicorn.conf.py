@@ -49,7 +49,7 @@ RESERVE = 5
 #: Seconds from the stop signal for which open connections may still be answered.
 CONNECTION_GRACE = 1.2
 #: Seconds more for answers that Gofer itself is late with.
-LATE_ANSWERS = 5
+LATE_ANSWERS = 20
 
 
 def on_starting(server):
@@ -205,12 +205,17 @@ def begin_to_stop(worker):
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def close(worker, deadline):
-    """Close all connections, but not before what was asked on them is answered, or that takes too long."""
-    if worker.unanswered and worker.loop.time() < deadline:
-        worker.loop.call_later(0.1, close, worker, deadline)
-    else:
+def close(worker, deadline, *, was_idle=False):
+    """Close all connections, but not before what was asked on them is answered, or that takes too long.
+
+    Under load the loop may not have read for a while: only the second look in a row counts.
+    """
+    is_idle = not worker.unanswered
+    if (is_idle and was_idle) or worker.loop.time() > deadline:
         worker.handle_quit_signal()
+    else:
+        again = functools.partial(close, worker, deadline, was_idle=is_idle)
+        worker.loop.call_later(0.1, again)
 
 
 def worker_exit(server, worker):

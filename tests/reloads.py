@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from tests.recording import drain, recording
 from tests.records import TYPE, executions, overlaps, stored
-from tests.service import PATIENCE, Service, eventually
+from tests.service import Service, eventually
 
 CLIENTS: Final = 32
 LOAD: Final = 0.7
@@ -141,9 +141,9 @@ def pauses(sent: list[Sent], reloads: list[float]) -> list[float]:
     """Return the longest time without an answer after each reload and before the next."""
     answers = sorted(one.done for one in sent if isinstance(one.outcome, int))
     found = []
-    for begin, end in itertools.pairwise([*reloads, float("inf")]):
-        times = [begin, *(moment for moment in answers if begin <= moment < end)]
-        found.append(max((after - before for before, after in itertools.pairwise(times)), default=PATIENCE))
+    for begin, end in itertools.pairwise([*reloads, max(one.done for one in sent)]):
+        times = [begin, *(moment for moment in answers if begin < moment < end), end]
+        found.append(max(after - before for before, after in itertools.pairwise(times)))
     return found
 
 
