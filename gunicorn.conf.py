@@ -48,8 +48,6 @@ graceful_timeout = 30
 RESERVE = 5
 #: Seconds from the stop signal for which open connections may still be answered.
 CONNECTION_GRACE = 1.2
-#: Seconds more for answers that Gofer itself is late with.
-LATE_ANSWERS = 20
 
 
 def on_starting(server):
@@ -135,7 +133,7 @@ def post_worker_init(worker):
     except actors.GoferError as error:
         worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
-    worker.asgi = counting(worker, create_app(worker.system))
+    worker.asgi = create_app(worker.system)
     # The loop's own backlog is 100, and it would replace the listener's: what comes beyond that in the pause
     # of a reload is dropped by the kernel, and tried again by the client after 1, 3 or 7 seconds.
     worker.loop.create_server = functools.partial(worker.loop.create_server, backlog=worker.cfg.backlog)
@@ -143,34 +141,6 @@ def post_worker_init(worker):
     # looking for some, mostly among what was imported and never goes away.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def counting(worker, app):
-    """Keep count of the requests that wait for Gofer, and not for their client."""
-    worker.unanswered = 0
-
-    async def counted(scope, receive, send):
-        async def from_client():
-            worker.unanswered -= 1
-            try:
-                return await receive()
-            finally:
-                worker.unanswered += 1
-
-        async def to_client(message):
-            worker.unanswered -= 1
-            try:
-                await send(message)
-            finally:
-                worker.unanswered += 1
-
-        worker.unanswered += 1
-        try:
-            await app(scope, from_client, to_client)
-        finally:
-            worker.unanswered -= 1
-
-    return counted
 
 
 def lost():
@@ -199,23 +169,10 @@ def begin_to_stop(worker):
             if task.get_coro().__name__ == "_serve":
                 task.cancel()
     # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
-    worker.loop.call_later(CONNECTION_GRACE, close, worker, worker.loop.time() + LATE_ANSWERS)
+    worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
     # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
     worker.loop.remove_signal_handler(signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
-def close(worker, deadline, *, was_idle=False):
-    """Close all connections, but not before what was asked on them is answered, or that takes too long.
-
-    Under load the loop may not have read for a while: only the second look in a row counts.
-    """
-    is_idle = not worker.unanswered
-    if (is_idle and was_idle) or worker.loop.time() > deadline:
-        worker.handle_quit_signal()
-    else:
-        again = functools.partial(close, worker, deadline, was_idle=is_idle)
-        worker.loop.call_later(0.1, again)
 
 
 def worker_exit(server, worker):

@@ -1,6 +1,5 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -71,6 +70,7 @@ class Database:
     """
 
     def __init__(self, path: str) -> None:
+        """Open the file. Raises StorageFailed if that cannot be done."""
         #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
         try:
@@ -81,13 +81,13 @@ class Database:
             raise _cannot_open(path, error) from error
         try:
             if path != ":memory:":
-                self._make_durable(was_left_open=os.path.exists(f"{path}-wal"))  # noqa: PTH110 - no object needed
+                self._make_durable()
             self._migrate()
         except sqlite3.Error as error:
             self._connection.close()
             raise _cannot_open(path, error) from error
 
-    def _make_durable(self, *, was_left_open: bool) -> None:
+    def _make_durable(self) -> None:
         # Exclusive before the first access: the WAL then needs no shared memory, and one connection is
         # all there is. FULL, or a power cut loses commits that were acknowledged (sqlite.org/pragma.html).
         self._pragma("locking_mode", "EXCLUSIVE", expected="exclusive")
@@ -95,8 +95,6 @@ class Database:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._pragma("synchronous", None, expected=2)
         self._connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-        if was_left_open:
-            self._pragma("quick_check", None, expected="ok")
 
     def _pragma(self, name: str, value: str | None, *, expected: str | int) -> None:
         setting = "" if value is None else f" = {value}"
@@ -118,6 +116,14 @@ class Database:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;"
             )
+
+    def check(self) -> None:
+        """Read all of the file. Raises StorageFailed if it is damaged."""
+        try:
+            self._pragma("quick_check", None, expected="ok")
+        except sqlite3.Error as error:
+            self.close()
+            raise StorageFailed(f"the database is damaged: {error}") from error
 
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""

@@ -5,13 +5,17 @@ import fcntl
 import os
 import weakref
 from collections.abc import Callable
+from typing import Final
 
 from actors import log
 from actors.errors import StorageFailed
 
+#: What the lock file says, after the process id, when the database may be damaged.
+NOTE: Final = b"to be checked\n"
+
 
 class Ownership:
-    """An exclusive lock on `<database>-lock`, which is never deleted and holds its owner's process id.
+    """An exclusive lock on `<database>-lock`, which is never deleted and names its owner's process id.
 
     SQLite's own lock does not do: it is lost when anybody in the process closes the file, and who waits
     for it polls. This one ends with the process, whatever ends that. A forked child lets go of it.
@@ -35,9 +39,22 @@ class Ownership:
         except BaseException:
             self.release()
             raise
+        #: Whether the last owner left a note that the database may be damaged.
+        self.is_suspect = NOTE in os.pread(self._file, 100, 0)
         with contextlib.suppress(OSError):  # On a full disk it says nothing; it is a lock all the same.
             # In one write of one length, so that who looks never sees none, or half of one.
-            os.pwrite(self._file, f"{os.getpid():<10}\n".encode(), 0)
+            os.pwrite(self._file, _text(), 0)
+
+    def trust(self) -> None:
+        """Take the note away: the database is in order."""
+        assert self._file is not None
+        os.truncate(self._file, len(_text()))
+
+    def suspect(self) -> None:
+        """Leave a note for the next owner that the database may be damaged."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._file, NOTE, len(_text()))
 
     def release(self) -> None:
         """Let the next owner have it; may be called again."""
@@ -50,13 +67,17 @@ class Ownership:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
+            owner = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip() or "unknown"
             if not wait:
                 raise StorageFailed(
                     f"the database {database!r} belongs to process {owner}; stop it, or use another file"
                 ) from None
             log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
             fcntl.flock(self._file, fcntl.LOCK_EX)
+
+
+def _text() -> bytes:
+    return f"{os.getpid():<10}\n".encode()
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

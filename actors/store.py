@@ -125,7 +125,7 @@ class JobStore(Actor):
         max_retries: int = 0,
         at_most_once: bool = False,
         chance: Callable[[], float] = random.random,
-        ended: Callable[[], None] = lambda: None,
+        ended: Callable[..., None] = lambda **_: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class JobStore(Actor):
         except sqlite3.Error as error:
             self._log.error("the database did not close", error=str(error))
         finally:
-            self._ended()
+            self._ended(is_broken=self._failure is not None)
 
     def _take(self, message: Any, held: Held) -> None:
         """Handle a message inside the open transaction."""

@@ -52,7 +52,7 @@ class System:
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.store: pykka.ActorRef[JobStore] = JobStore.start(
-            Database(settings.database),
+            _database(settings.database, ownership),
             self._channel,
             self._interrupts,
             handlers,
@@ -127,8 +127,10 @@ class System:
             del self._threads[ref]
             self._ending = [t for t in self._ending if t.is_alive()] + [threading.current_thread()]
 
-    def _store_ended(self) -> None:
+    def _store_ended(self, *, is_broken: bool) -> None:
         if self._ownership is not None:
+            if is_broken:
+                self._ownership.suspect()
             self._ownership.release()
         with self._changing:
             is_lost = not self._is_draining
@@ -183,6 +185,14 @@ def start(
 def own(database: str, *, wait: bool) -> Ownership | None:
     """Take the lock of a database file, or wait for it; one in memory has and needs none."""
     return None if database == ":memory:" else Ownership(database, wait=wait)
+
+
+def _database(path: str, ownership: Ownership | None) -> Database:
+    database = Database(path)
+    if ownership is not None and ownership.is_suspect:
+        database.check()
+        ownership.trust()
+    return database
 
 
 def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handlers:

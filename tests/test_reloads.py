@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import random
 import signal
@@ -97,19 +96,6 @@ def test_an_upgrade_takes_what_comes_on_connections_that_are_open(tmp_path: Path
         service.master.send_signal(signal.SIGTERM)
         eventually(lambda: "Worker shutting down" in service.log)
         connection.sendall(head % len(body) + body)
-        response = answer(connection)
-        assert response.status_code == 201
-        assert service.wait_for(response.json()["id"], "completed")["attempts"] == 1
-
-
-def test_a_reload_cuts_no_request_off_with_whose_answer_the_service_is_late(tmp_path: Path) -> None:
-    job = json.dumps({"type": "late", "payload": {"number": 1, "seconds": 3}})
-    head = f"POST /jobs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(job)}\r\n\r\n"
-    with recording(tmp_path) as service, service.connect() as connection:
-        eventually(service.is_well)
-        connection.sendall((head + job).encode())
-        eventually((tmp_path / "records").exists)
-        service.master.send_signal(signal.SIGHUP)
         response = answer(connection)
         assert response.status_code == 201
         assert service.wait_for(response.json()["id"], "completed")["attempts"] == 1

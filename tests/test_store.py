@@ -358,7 +358,7 @@ def test_questions_are_answered_while_the_disk_is_full() -> None:
 
 def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing_more() -> None:
     ended: list[bool] = []
-    store = Store(ended=lambda: ended.append(True))
+    store = Store(ended=lambda *, is_broken: ended.append(is_broken))
     job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
     store.ask(Claim(other_id))
     waiting = store.send(Await(job_id))

@@ -1,5 +1,6 @@
 """Real actors: the whole without HTTP."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from actors import Await, Get, ListJobs, Settings, Submit, System, start
+from actors.database import Database
 from actors.errors import StorageFailed
+from actors.ownership import NOTE
 
 TOP = Path(__file__).parent.parent
 AT_ONCE = Settings(simulated_seconds=0, capacity=100_000)
@@ -94,3 +97,30 @@ def test_the_prompt_ends_with_one_line_on_a_wrong_setting() -> None:
     assert prompt.stderr == (
         "gofer: GOFER_CAPACITY is 'lots'; it must be a whole number of pending jobs, at least 1\n"
     )
+
+
+def test_after_a_broken_disk_the_next_start_checks_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_database: Database) -> bool:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    settings = Settings(database=str(tmp_path / "jobs.db"))
+    lock = tmp_path / "jobs.db-lock"
+    lost = threading.Event()
+    system = start(settings, lost=lost.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "commit", broken)
+        with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+            ask(system, Submit("email"))
+        assert lost.wait(30)
+    system.stop()
+    assert NOTE in lock.read_bytes()
+    checks: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "check", lambda _database: checks.append(True))
+        start(settings).stop()
+    assert checks == [True]
+    assert NOTE not in lock.read_bytes()
