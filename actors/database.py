@@ -158,11 +158,13 @@ class Database:
             )
         )
 
-    def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> None:
+    def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> int:
         """Write a move, guarded by the status and attempt that the job had before it.
 
+        Return how many bytes its result has.
         `crashes` is in how many crashes in a row an attempt was running; None leaves it as it was.
         """
+        result = None if after.result is msgspec.UNSET else msgspec.json.encode(after.result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, max_retries = ?, started_at = ?, finished_at = ?,"
             " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes),"
@@ -175,7 +177,7 @@ class Database:
                 _from_time(after.finished_at),
                 _from_time(after.run_at),
                 after.last_error,
-                None if after.result is msgspec.UNSET else msgspec.json.encode(after.result).decode(),
+                None if result is None else result.decode(),
                 crashes,
                 _rowid(before.id),
                 before.status,
@@ -184,6 +186,7 @@ class Database:
         )
         if changed.rowcount != 1:
             raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
+        return 0 if result is None else len(result)
 
     def get(self, job_id: str) -> Job | None:
         """Return the whole job."""

@@ -172,8 +172,15 @@ class Drain(Message, frozen=True):
     admits: bool = False
 
 
+# To the JobStore, from itself.
+
+
+class Redeliver(Message, frozen=True):
+    """Make the jobs pending, or failed, that were running when an earlier process crashed."""
+
+
 class Resume(Message, frozen=True):
-    """Try again what could not be stored. The JobStore sends it to itself."""
+    """Try again what could not be stored."""
 
 
 # To a Worker, through the channel.

@@ -39,6 +39,7 @@ from actors.messages import (
     Outcome,
     Progress,
     Recover,
+    Redeliver,
     Release,
     Resume,
     Retry,
@@ -146,8 +147,11 @@ class JobStore(Actor):
         self._durable_counts = self._counts.copy()
         self._batch = Batch()
         self._waiting: dict[str, list[Held]] = {}
-        #: The jobs that are processing, without payloads: with their progress, which is not stored.
+        #: The jobs that were claimed here and run, without payloads: with their progress, which is not stored.
         self._running: dict[str, Job] = {}
+        self._durable_running: dict[str, Job] = {}
+        #: Bytes of their payloads.
+        self._sizes: dict[str, int] = {}
         #: Claims and outcomes that could not be stored yet.
         self._postponed: list[Entry] = []
         #: Pending jobs with higher ids are not in the channel yet; None when all are.
@@ -179,7 +183,7 @@ class JobStore(Actor):
             self._commit()
             self._answer_waiting()
         for entry in self._postponed:
-            self._log.error("not stored before the end", message=repr(entry.message)[:200])
+            self._log.error("not stored before the end", outcome=repr(entry.message)[:200])
             entry.held.settle(None)
         self._close()
 
@@ -241,6 +245,8 @@ class JobStore(Actor):
                 return self._await(job_id, held)
             case Recover():
                 return self._recover()
+            case Redeliver():
+                return self._redeliver()
             case Drain(admits=admits):
                 return self._drain(admits=admits)
             case Resume():
@@ -282,6 +288,7 @@ class JobStore(Actor):
         if job is None or job.status is not Status.PENDING:
             return None
         claimed = lifecycle.claimed(job, self._clock())
+        self._sizes[job_id] = len(msgspec.json.encode(job.payload))
         self._move(job, claimed, crashes=None)
         self._running[job_id] = replace(claimed, payload=msgspec.UNSET)
         return claimed
@@ -291,6 +298,7 @@ class JobStore(Actor):
         after = self._after(before, outcome)
         self._move(before, after)
         del self._running[after.id]
+        self._sizes.pop(after.id, None)
         self._settle(after)
 
     def _after(self, job: Job, outcome: Outcome) -> Job:
@@ -365,19 +373,22 @@ class JobStore(Actor):
         return held
 
     def _recover(self) -> int:
+        self._fed_up_to = lifecycle.FIRST_ID
+        self._take(Redeliver(), Held())
+        return self._counts[Status.PENDING]
+
+    def _redeliver(self) -> None:
         now = self._clock()
         for job, crashes, is_unwanted in self._database.interrupted():
+            if job.id in self._running:
+                continue
             if is_unwanted:
                 recovered = lifecycle.cancelled(job, now)
             else:
                 recovered = lifecycle.recovered(job, crashes + 1, now, at_most_once=self._at_most_once)
             self._move(job, recovered, crashes=crashes + 1)
+            self._settle(recovered)
             self._log.warning("job was running at a crash", job=job.id, status=recovered.status)
-            if recovered.status in FINISHED:
-                self._settle(recovered)
-        self._running.clear()
-        self._fed_up_to = lifecycle.FIRST_ID
-        return self._counts[Status.PENDING]
 
     def _drain(self, *, admits: bool) -> None:
         self._is_draining = True
@@ -390,6 +401,8 @@ class JobStore(Actor):
         postponed, self._postponed = self._postponed, []
         for entry in postponed:
             self._take(entry.message, entry.held)
+            if self._batch.is_full:
+                self._commit()
 
     # How a move is made.
 
@@ -397,7 +410,8 @@ class JobStore(Actor):
         return self._running.get(job_id) or self._read(job_id)
 
     def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
-        self._database.update(before, after, crashes=crashes)
+        self._batch.bytes += self._database.update(before, after, crashes=crashes)
+        self._batch.bytes += self._sizes.get(before.id, 0)  # SQLite writes the whole row anew.
         self._counts[before.status] -= 1
         self._counts[after.status] += 1
 
@@ -435,7 +449,7 @@ class JobStore(Actor):
             self._roll_back(error)
             return
         batch, self._batch = self._batch, Batch()
-        self._durable_counts = self._counts.copy()
+        self._durable_counts, self._durable_running = self._counts.copy(), self._running.copy()
         self._is_busy = len(batch.runnable) > 1
         if has_written and self._is_full:
             self._is_full = False
@@ -473,25 +487,29 @@ class JobStore(Actor):
     def _roll_back(self, error: BaseException) -> None:
         """Undo the open transaction; tell those who asked, or try again later what nobody may lose."""
         batch, self._batch = self._batch, Batch()
-        self._counts = self._durable_counts.copy()
+        self._counts, self._running = self._durable_counts.copy(), self._durable_running.copy()
         try:
             self._database.rollback()
-            running = list(self._database.page(status=Status.PROCESSING))
         except sqlite3.Error as second:
             self._give_up(second, batch)
             return
-        self._running = {job.id: self._with_progress(job) for job in running}
         if is_fatal(error):
             self._give_up(error, batch)
             return
         if not self._is_full:
-            self._log.error("nothing of this batch was stored", exc_info=error)
+            self._log.error("nothing of this batch was stored", error=repr(error))
         self._is_full = is_full(error)
         answers: list[Answer] = []
         for entry in batch.entries:
             match entry.message:
-                case Claim() | Complete() | Fail() | Release() | Cancelled() if entry.refusal is None:
+                case Claim() if self._is_draining:  # Its Worker can stop only with an answer.
+                    answers.append((entry.held, None, None))
+                case Claim() | Complete() | Fail() | Release() | Cancelled() | Redeliver() if (
+                    entry.refusal is None
+                ):
                     self._postpone(entry)
+                case Recover() if entry.refusal is None:  # What was pending is; the rest waits for room.
+                    answers.append((entry.held, self._counts[Status.PENDING], None))
                 case Get() | ListJobs() | Await() if entry.refusal is None:
                     answers += self._look_again(entry)
                 case _:

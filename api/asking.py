@@ -16,10 +16,12 @@ async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
 
     Raises what the actor raises, ActorDeadError if it has stopped, or Timeout.
     """
-    reply = actor.ask(message, block=False)
-    assert isinstance(reply, Reply)
+    name = actor.actor_class.__name__
     try:
+        reply = actor.ask(message, block=False)
+        assert isinstance(reply, Reply)
         return await reply.within(ANSWER_LIMIT)
+    except pykka.ActorDeadError:
+        raise pykka.ActorDeadError(f"the {name} has stopped, and the service with it") from None
     except pykka.Timeout:
-        name = actor.actor_class.__name__
         raise pykka.Timeout(f"the {name} gave no answer in {ANSWER_LIMIT:g} seconds") from None

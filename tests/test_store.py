@@ -102,6 +102,11 @@ class Store:
         else:
             self.actor.actor_inbox.get()
 
+    def crash(self) -> None:
+        """Go on as the next process would."""
+        self.actor._running.clear()
+        self.ask(Recover())
+
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""
         self.now += timedelta(seconds=1)
@@ -339,6 +344,38 @@ def test_a_claim_that_waits_for_the_disk_is_answered_when_the_service_stops() ->
     assert claim.get(timeout=0) is None
 
 
+def test_a_stop_on_a_full_disk_answers_the_claim_says_what_was_lost_and_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[bool] = []
+    store = Store(ended=lambda *, is_broken: ended.append(is_broken))
+    job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
+    store.ask(Claim(job_id))
+    store.fail_writes = sqlite3.SQLITE_FULL
+    store.send(Complete(job_id, 1, None))
+    claim = store.send(Claim(other_id))
+    store.send(Drain())
+    assert claim.get(timeout=0) is None
+    store.actor.on_stop()
+    assert "not stored before the end" in caplog.text
+    assert ended == [False]
+
+
+def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -> None:
+    store = Store()
+    running, waiting = store.ask(EMAIL).id, store.ask(EMAIL).id
+    store.ask(Claim(running))
+    store.delivered()
+    store.actor._running.clear()  # As in the next process.
+    store.fail_writes = sqlite3.SQLITE_FULL
+    assert store.ask(Recover()) == 1
+    store.fail_writes = None
+    assert store.ask(Claim(waiting)).attempts == 1
+    store.resume()
+    assert store.ask(Claim(running)).attempts == 2
+    assert store.ask(Get(waiting)).status == "processing"
+
+
 def test_questions_are_answered_while_the_disk_is_full() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
@@ -566,7 +603,7 @@ def test_a_job_that_runs_at_three_crashes_in_a_row_fails_so_that_it_cannot_crash
         assert store.ask(Claim(victim)).attempts == crash + 1
         if crash == 1:
             store.ask(Fail(victim, 2, "an end that is none by a crash"))
-        store.ask(Recover())
+        store.crash()
     jobs = {job.id: (job.status, job.attempts, job.last_error) for job in store.ask(ListJobs())}
     assert jobs[killer] == ("failed", 3, "the process crashed during each of 3 attempts")
     assert jobs[victim][:2] == ("pending", 3)
@@ -576,7 +613,7 @@ def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
     store = Store(at_most_once=True)
     job_id = store.ask(Submit("email", max_retries=9)).id
     store.ask(Claim(job_id))
-    store.ask(Recover())
+    store.crash()
     assert store.ask(Get(job_id)).status == "failed"
 
 
@@ -585,7 +622,7 @@ def test_a_running_job_that_was_to_be_cancelled_is_not_run_again_after_a_crash()
     job_id = store.ask(EMAIL).id
     store.ask(Claim(job_id))
     store.ask(Cancel(job_id))
-    store.ask(Recover())
+    store.crash()
     assert store.ask(Get(job_id)).status == "cancelled"
 
 
@@ -718,7 +755,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        self.store.ask(Recover())
+        self.store.crash()
         for job_id, job in self.model.items():
             if job.status is Status.PROCESSING:
                 self.store.interrupts.forget(job_id)
