@@ -147,7 +147,7 @@ class JobStore(Actor):
         self._durable_counts = self._counts.copy()
         self._batch = Batch()
         self._waiting: dict[str, list[Held]] = {}
-        #: The jobs that were claimed here and run, without payloads: with their progress, which is not stored.
+        #: The jobs that were claimed here and run, without payloads but with their progress.
         self._running: dict[str, Job] = {}
         self._durable_running: dict[str, Job] = {}
         #: Bytes of their payloads.

@@ -23,7 +23,7 @@ def test_twenty_thousand_jobs_of_many_clients_are_each_completed_once() -> None:
 
 
 def test_jobs_beyond_the_capacity_are_refused_and_nowhere() -> None:
-    with running(GOFER_SIMULATED_SECONDS=1, GOFER_CAPACITY=CAPACITY) as service:
+    with running(GOFER_SIMULATED_SECONDS=0.3, GOFER_CAPACITY=CAPACITY) as service:
         responses = [service.client.post("/jobs", json={"type": "email"}) for _ in range(4 * CAPACITY)]
         accepted = [response.json()["id"] for response in responses if response.status_code == 201]
         refused = [response for response in responses if response.status_code != 201]

@@ -157,7 +157,7 @@ def test_no_connection_is_accepted_during_the_drain() -> None:
 def test_a_second_signal_during_the_drain_does_not_kill_the_running_job(
     first: signal.Signals, second: signal.Signals, tmp_path: Path
 ) -> None:
-    with running(GOFER_SIMULATED_SECONDS=3, GOFER_DATABASE=tmp_path / "jobs.db") as service:
+    with running(GOFER_SIMULATED_SECONDS=1.5, GOFER_DATABASE=tmp_path / "jobs.db") as service:
         (job,) = service.submit()
         service.wait_for(job, "processing")
         service.drain(first)

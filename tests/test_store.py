@@ -65,6 +65,8 @@ class Store:
         self.interrupts = Interrupts()
         options = {"handlers": simulated(0), "clock": lambda: self.now, "chance": lambda: 1.0, **options}
         self.actor = JobStore(self.database, self.channel, self.interrupts, **options)
+        inbox = self.actor.actor_inbox
+        inbox.wait = lambda seconds: inbox.has_more()  # type: ignore[method-assign]  # noqa: ARG005
 
     def __del__(self) -> None:
         self.database.close()
@@ -104,8 +106,12 @@ class Store:
 
     def crash(self) -> None:
         """Go on as the next process would."""
-        self.actor._running.clear()
+        self.forget()
         self.ask(Recover())
+
+    def forget(self) -> None:
+        """Know nothing of what runs, as the next process does."""
+        self.actor._running, self.actor._durable_running = {}, {}
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""
@@ -366,7 +372,7 @@ def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -
     running, waiting = store.ask(EMAIL).id, store.ask(EMAIL).id
     store.ask(Claim(running))
     store.delivered()
-    store.actor._running.clear()  # As in the next process.
+    store.forget()
     store.fail_writes = sqlite3.SQLITE_FULL
     assert store.ask(Recover()) == 1
     store.fail_writes = None
