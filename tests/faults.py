@@ -48,7 +48,10 @@ ERRORS: Final = ("EIO", "ENOSPC")
 STATES: Final = ("new", "closed", "crashed")
 JOBS: Final = 3
 #: What a refusal may say; the last is what one hears of an actor that has stopped.
-REASONS: Final = "cannot be opened|the database failed|is broken|JobStore .* not found|the JobStore has stopped|stopped before"
+REASONS: Final = (
+    "cannot be opened|the database failed|is broken|JobStore .* not found|the JobStore has stopped"
+    "|stopped before"
+)
 
 
 class Fault(NamedTuple):
