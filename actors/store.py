@@ -1,18 +1,18 @@
 """The JobStore: the one place where jobs are kept and every status changes."""
 
-import itertools
 import random
 import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from actors import lifecycle, log
 from actors.actor import Actor
+from actors.batch import Answer, Batch, Entry, give
 from actors.database import Database, is_fatal, is_full
 from actors.errors import (
     CapacityReached,
@@ -46,14 +46,8 @@ from actors.messages import (
     Run,
     Submit,
 )
-from actors.reply import Held, wake
+from actors.reply import Held
 
-#: Messages per commit at the most: enough to share an fsync, few enough that nobody waits for long.
-BATCH: Final = 256
-#: Claims per commit at the most: Workers that all waited for one commit would go on in step.
-CLAIMS: Final = 8
-#: Bytes of payloads and results per commit, about: what a transaction holds, the WAL has to hold.
-BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds that a batch waits for company when the last one held several submits. A lone client never waits;
 #: many get larger batches, and the threads hand the GIL over less often.
 LINGER: Final = 0.001
@@ -64,44 +58,6 @@ FEED: Final = 1000
 FEED_AGAIN: Final = 200
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
-
-
-#: To whom, what, or the refusal.
-Answer = tuple[Held, Any, Exception | None]
-
-
-class Entry(NamedTuple):
-    """A message that was handled, and the answer that is held back until that is durable."""
-
-    held: Held
-    message: Any
-    answer: Any = None
-    refusal: Exception | None = None
-
-
-class Batch:
-    """What was done in the open transaction, and what is to happen once that is durable."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.finished: list[Job] = []
-        self.runnable: list[Job] = []
-        self.bytes = 0
-        self.claims = 0
-        #: Whether somebody waits for the commit; nobody waits for what was only told.
-        self.is_awaited = False
-        self.has_lingered = False
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to commit, whatever else there is to do."""
-        return len(self.entries) >= BATCH or self.claims >= CLAIMS or self.bytes >= BATCH_BYTES
-
-    def add(self, entry: Entry) -> None:
-        """Note that a message was handled."""
-        self.entries.append(entry)
-        self.claims += isinstance(entry.message, Claim)
-        self.is_awaited = self.is_awaited or not isinstance(entry.message, Outcome | Progress)
 
 
 class JobStore(Actor):
@@ -460,7 +416,7 @@ class JobStore(Actor):
         except sqlite3.Error as error:
             self._give_up(error, batch)
         else:
-            _give(answers)
+            give(answers)
 
     def _answers(self, batch: Batch) -> list[Answer]:
         answers = [(entry.held, entry.answer, entry.refusal) for entry in batch.entries]
@@ -514,7 +470,7 @@ class JobStore(Actor):
                     answers += self._look_again(entry)
                 case _:
                     answers.append((entry.held, None, entry.refusal or _unstored(error)))
-        _give(answers)
+        give(answers)
 
     def _look_again(self, entry: Entry) -> list[Answer]:
         """Answer a question from what is durable; what it was answered before was undone."""
@@ -538,7 +494,7 @@ class JobStore(Actor):
         entries = [*(batch or self._batch).entries, *self._postponed]
         waiting = [held for helds in self._waiting.values() for held in helds]
         self._postponed, self._waiting = [], {}
-        _give(
+        give(
             [(held, None, self._failure) for held in waiting]
             + [
                 (held, None, None if isinstance(message, Claim) else refusal or self._failure)
@@ -550,17 +506,11 @@ class JobStore(Actor):
 
     def _answer_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        _give([(held, self._read(job_id), None) for job_id in waiting for held in waiting[job_id]])
+        give([(held, self._read(job_id), None) for job_id in waiting for held in waiting[job_id]])
 
 
 def _unstored(error: BaseException) -> StorageFailed:
     return StorageFailed(f"nothing was stored, the database failed: {error}")
-
-
-def _give(answers: list[Answer]) -> None:
-    """Answer everyone, and only then wake those who wait on an event loop, all at once."""
-    woken = [held.settle(answer, refusal) for held, answer, refusal in answers]
-    wake(itertools.chain.from_iterable(woken))
 
 
 def _json(payload: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from actors.batch import BATCH
 from actors.database import Database
 from actors.errors import (
     CapacityReached,
@@ -46,7 +47,7 @@ from actors.messages import (
     Submit,
 )
 from actors.reply import Reply
-from actors.store import BATCH, FEED, FEED_AGAIN, JobStore
+from actors.store import FEED, FEED_AGAIN, JobStore
 
 EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)

@@ -1,0 +1,58 @@
+"""What the messages of one commit have in common: nobody gets an answer before it is durable."""
+
+import itertools
+from typing import Any, Final, NamedTuple
+
+from actors.lifecycle import Job
+from actors.messages import Claim, Outcome, Progress
+from actors.reply import Held, wake
+
+#: Messages per commit at the most: enough to share an fsync, few enough that nobody waits for long.
+BATCH: Final = 256
+#: Claims per commit at the most: Workers that all waited for one commit would go on in step.
+CLAIMS: Final = 8
+#: Bytes of payloads and results per commit, about: what a transaction holds, the WAL has to hold.
+BATCH_BYTES: Final = 4 * 1024 * 1024
+
+#: To whom, what, or the refusal.
+Answer = tuple[Held, Any, Exception | None]
+
+
+class Entry(NamedTuple):
+    """A message that was handled, and the answer that is held back until that is durable."""
+
+    held: Held
+    message: Any
+    answer: Any = None
+    refusal: Exception | None = None
+
+
+class Batch:
+    """What was done in the open transaction, and what is to happen once that is durable."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.finished: list[Job] = []
+        self.runnable: list[Job] = []
+        self.bytes = 0
+        self.claims = 0
+        #: Whether somebody waits for the commit; nobody waits for what was only told.
+        self.is_awaited = False
+        self.has_lingered = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit, whatever else there is to do."""
+        return len(self.entries) >= BATCH or self.claims >= CLAIMS or self.bytes >= BATCH_BYTES
+
+    def add(self, entry: Entry) -> None:
+        """Note that a message was handled."""
+        self.entries.append(entry)
+        self.claims += isinstance(entry.message, Claim)
+        self.is_awaited = self.is_awaited or not isinstance(entry.message, Outcome | Progress)
+
+
+def give(answers: list[Answer]) -> None:
+    """Answer everyone, and only then wake those who wait on an event loop, all at once."""
+    woken = [held.settle(answer, refusal) for held, answer, refusal in answers]
+    wake(itertools.chain.from_iterable(woken))
