@@ -60,6 +60,7 @@ FATAL: Final = frozenset(
     }
 )
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Database:
@@ -313,7 +314,7 @@ def _job(row: Sequence[Any]) -> Job:
 
 
 def _from_time(time: datetime | None) -> int | None:
-    return None if time is None else (time - EPOCH) // timedelta(microseconds=1)
+    return None if time is None else (time - EPOCH) // MICROSECOND
 
 
 def _to_time(microseconds: int | None) -> datetime | None:
