@@ -390,12 +390,12 @@ class JobStore(Actor):
             return True
         if self._batch.has_lingered:
             return False
-        if not self._batch.is_awaited:  # Who told how an attempt ended will claim the next job.
-            self._batch.has_lingered = True
-            return self.actor_inbox.wait(LINGER)
         if self._is_busy:
             self._batch.has_lingered = True
             time.sleep(LINGER)
+        elif not self._batch.is_awaited:  # Who told how an attempt ended will claim the next job.
+            self._batch.has_lingered = True
+            return self.actor_inbox.wait(LINGER)
         return self.actor_inbox.has_more()
 
     def _commit(self) -> None:
