@@ -39,6 +39,7 @@ MIGRATIONS: Final = (
     # In how many crashes in a row an attempt was running; and whether the running one is to be cancelled.
     """ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE jobs ADD COLUMN is_unwanted INTEGER NOT NULL DEFAULT 0;""",
+    "CREATE INDEX jobs_by_run_at ON jobs (run_at) WHERE run_at IS NOT NULL AND status = 'pending';",
 )
 
 SUMMARY: Final = (
@@ -84,9 +85,12 @@ class Database:
             if path != ":memory:":
                 self._make_durable()
             self._migrate()
+            #: How many jobs have each status, also with what is not committed yet.
+            self.counts = self._count()
         except sqlite3.Error as error:
             self._connection.close()
             raise _cannot_open(path, error) from error
+        self._durable_counts = self.counts.copy()
 
     def _make_durable(self) -> None:
         # Exclusive before the first access: the WAL then needs no shared memory, and one connection is
@@ -132,11 +136,13 @@ class Database:
         if not self._connection.in_transaction:
             return False
         self._connection.execute("COMMIT")
+        self._durable_counts = self.counts.copy()
         return True
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
         self._inserts.clear()
+        self.counts = self._durable_counts.copy()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -158,6 +164,7 @@ class Database:
                 payload.decode(),
             )
         )
+        self.counts[job.status] += 1
 
     def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> int:
         """Write a move, guarded by the status and attempt that the job had before it.
@@ -187,6 +194,8 @@ class Database:
         )
         if changed.rowcount != 1:
             raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
+        self.counts[before.status] -= 1
+        self.counts[after.status] += 1
         return 0 if result is None else len(result)
 
     def get(self, job_id: str) -> Job | None:
@@ -218,6 +227,23 @@ class Database:
         sql = f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY id {order} LIMIT ?"
         return map(_job, self._read(sql, (*(value for _, value in wanted), limit)))
 
+    def prompt(self, *, after: str, limit: int) -> list[Job]:
+        """Return pending jobs without a `run_at`, by id, without payload."""
+        sql = (
+            f"SELECT {SUMMARY} FROM jobs WHERE status = 'pending' AND run_at IS NULL AND id > ?"
+            " ORDER BY id LIMIT ?"
+        )
+        return [_job(row) for row in self._read(sql, (_rowid(after), limit))]
+
+    def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Job]:
+        """Return pending jobs with a `run_at`, by that and id, without payload."""
+        run_at, job_id = after
+        sql = (
+            f"SELECT {SUMMARY} FROM jobs WHERE status = 'pending' AND run_at IS NOT NULL"
+            " AND (run_at, id) > (?, ?) ORDER BY run_at, id LIMIT ?"
+        )
+        return [_job(row) for row in self._read(sql, (_from_time(run_at), _rowid(job_id), limit))]
+
     def mark_unwanted(self, job_id: str) -> None:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""
         self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (_rowid(job_id),))
@@ -228,24 +254,26 @@ class Database:
         rows = self._read(sql, (Status.PROCESSING,)).fetchall()
         return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in rows]
 
-    def count(self, status: Status) -> int:
-        """Count the jobs with this status, one by one."""
-        (number,) = self._read("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()
-        return int(number)
-
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
         (highest,) = self._read("SELECT max(id) FROM jobs", ()).fetchone()
         return FIRST_ID if highest is None else f"{highest:016x}"
 
-    def delete_oldest_finished(self, limit: int) -> list[Status]:
-        """Delete the jobs that finished first; return the status that each had."""
+    def delete_oldest_finished(self, limit: int) -> None:
+        """Delete the jobs that finished first, so many at the most."""
         rows = self._write(
             "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE finished_at IS NOT NULL"
             " ORDER BY finished_at LIMIT ?) RETURNING status",
             (limit,),
         )
-        return [Status(status) for (status,) in rows.fetchall()]
+        for (status,) in rows.fetchall():
+            self.counts[Status(status)] -= 1
+
+    def _count(self) -> dict[Status, int]:
+        counts = dict.fromkeys(Status, 0)
+        for status, number in self._read("SELECT status, count(*) FROM jobs GROUP BY status", ()):
+            counts[Status(status)] = number
+        return counts
 
     def _insert(self) -> None:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,

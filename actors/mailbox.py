@@ -44,8 +44,9 @@ class Channel:
         #: Guards the channel and the mailboxes on it; notified when there may be something to take.
         self.changed = threading.Condition(threading.Lock())
         self._clock = clock
-        self._ready: deque[Message] = deque()
-        self._later: list[tuple[float, int, Message]] = []
+        #: Each with the time from which it is due, in this order.
+        self._prompt: deque[tuple[float, Message]] = deque()
+        self._delayed: list[tuple[float, int, Message]] = []
         self._order = itertools.count()
         self._is_open = True
 
@@ -55,45 +56,50 @@ class Channel:
         return self._is_open
 
     @property
-    def due(self) -> int:
-        """How many messages are due; without the lock, so only a hint."""
-        return len(self._ready)
+    def prompt(self) -> int:
+        """How many messages without a delay are queued; without the lock, so only a hint."""
+        return len(self._prompt)
 
-    def send(self, message: Message, delay: float = 0.0) -> None:
-        """Hand the message to one receiver, not before `delay` seconds have passed."""
+    @property
+    def delayed(self) -> int:
+        """How many messages with a delay are queued, due or not; a hint, too."""
+        return len(self._delayed)
+
+    def send(self, message: Message, delay: float | None = None) -> None:
+        """Hand the message to one receiver, not before `delay` seconds have passed.
+
+        What is due first is handed out first; a negative delay says that it has long been.
+        """
         with self.changed:
             if not self._is_open:
                 return
-            if delay > 0:
-                entry = (self._clock() + delay, next(self._order), message)
-                heapq.heappush(self._later, entry)
+            if delay is None:
+                self._prompt.append((self._clock(), message))
             else:
-                self._ready.append(message)
+                heapq.heappush(self._delayed, (self._clock() + delay, next(self._order), message))
             self.changed.notify()
 
     def close(self) -> None:
         """Hand out nothing any more and forget what is queued; the JobStore has it as pending."""
         with self.changed:
             self._is_open = False
-            self._ready.clear()
-            self._later.clear()
+            self._prompt.clear()
+            self._delayed.clear()
 
     def take(self) -> Message | None:
-        """Take the next message that is due, if any. The caller holds `changed`."""
-        self._ripen()
-        return self._ready.popleft() if self._ready else None
+        """Take the message that has been due for longest, if any is. The caller holds `changed`."""
+        limit = self._prompt[0][0] if self._prompt else self._clock()
+        if self._delayed and self._delayed[0][0] <= limit:
+            return heapq.heappop(self._delayed)[2]
+        return self._prompt.popleft()[1] if self._prompt else None
 
     def seconds_to_next(self) -> float | None:
         """Return how long until a message can be taken, None if none is queued. `changed` is held."""
-        if self._ready:
+        if self._prompt:
             return 0.0
-        if not self._later:
+        if not self._delayed:
             return None
-        return min(max(0.0, self._later[0][0] - self._clock()), threading.TIMEOUT_MAX)
-
-    def _ripen(self) -> None:
-        while self._later and self._later[0][0] <= self._clock():
-            self._ready.append(heapq.heappop(self._later)[2])
+        return min(max(0.0, self._delayed[0][0] - self._clock()), threading.TIMEOUT_MAX)
 
 
 class Mailbox:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from actors import lifecycle, log
 from actors.actor import Actor
+from actors.backlog import Backlog
 from actors.batch import Answer, Batch, Entry, give
 from actors.database import Database, is_fatal, is_full
 from actors.errors import (
@@ -43,7 +44,6 @@ from actors.messages import (
     Release,
     Resume,
     Retry,
-    Run,
     Submit,
 )
 from actors.reply import Held
@@ -53,9 +53,6 @@ from actors.reply import Held
 LINGER: Final = 0.001
 #: Seconds after which a claim or an outcome that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
-#: Pending jobs that a recovery hands to the channel at once, and how many of them are left when more follow.
-FEED: Final = 1000
-FEED_AGAIN: Final = 200
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
 
@@ -87,7 +84,7 @@ class JobStore(Actor):
     ) -> None:
         super().__init__()
         self._database = database
-        self._channel = channel
+        self._backlog = Backlog(database, channel, clock)
         self._interrupts = interrupts
         self._handlers = handlers
         self._capacity = capacity
@@ -99,8 +96,6 @@ class JobStore(Actor):
         self._clock = clock
         self._log = log.logger("JobStore")
         self._last_id = database.last_id()
-        self._counts = {status: database.count(status) for status in Status}
-        self._durable_counts = self._counts.copy()
         self._batch = Batch()
         self._waiting: dict[str, list[Held]] = {}
         #: The jobs that were claimed here and run, without payloads but with their progress.
@@ -110,8 +105,6 @@ class JobStore(Actor):
         self._sizes: dict[str, int] = {}
         #: Claims and outcomes that could not be stored yet.
         self._postponed: list[Entry] = []
-        #: Pending jobs with higher ids are not in the channel yet; None when all are.
-        self._fed_up_to: str | None = None
         self._failure: StorageFailed | None = None
         self._is_full = False
         self._is_busy = False
@@ -154,7 +147,7 @@ class JobStore(Actor):
     def _close(self) -> None:
         try:
             self._database.close()
-            self._log.info("job store stopped", **self._counts)
+            self._log.info("job store stopped", **self._database.counts)
         except sqlite3.Error as error:
             self._log.error("the database did not close", error=str(error))
         finally:
@@ -227,14 +220,13 @@ class JobStore(Actor):
         )
         self._database.insert(job, payload)
         self._batch.bytes += len(payload)
-        self._counts[job.status] += 1
         self._batch.runnable.append(job)
         return job
 
     def _admit(self) -> None:
         if not self._admits:
             raise Draining("the service is stopping and takes no new job; send it to the next one")
-        if self._counts[Status.PENDING] >= self._capacity:
+        if self._database.counts[Status.PENDING] >= self._capacity:
             raise CapacityReached(
                 f"{self._capacity} jobs are pending, which is the capacity; try again later"
             )
@@ -329,9 +321,9 @@ class JobStore(Actor):
         return held
 
     def _recover(self) -> int:
-        self._fed_up_to = lifecycle.FIRST_ID
+        self._backlog.reopen()
         self._take(Redeliver(), Held())
-        return self._counts[Status.PENDING]
+        return self._database.counts[Status.PENDING]
 
     def _redeliver(self) -> None:
         now = self._clock()
@@ -368,15 +360,11 @@ class JobStore(Actor):
     def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
         self._batch.bytes += self._database.update(before, after, crashes=crashes)
         self._batch.bytes += self._sizes.get(before.id, 0)  # SQLite writes the whole row anew.
-        self._counts[before.status] -= 1
-        self._counts[after.status] += 1
 
     def _delete_old(self) -> None:
-        finished = sum(self._counts[status] for status in FINISHED)
+        finished = sum(self._database.counts[status] for status in FINISHED)
         if self._keep_finished and finished > self._keep_finished:
-            excess = min(finished - self._keep_finished, DELETED_AT_ONCE)
-            for status in self._database.delete_oldest_finished(excess):
-                self._counts[status] -= 1
+            self._database.delete_oldest_finished(min(finished - self._keep_finished, DELETED_AT_ONCE))
 
     def _with_progress(self, job: Job) -> Job:
         running = self._running.get(job.id)
@@ -405,13 +393,13 @@ class JobStore(Actor):
             self._roll_back(error)
             return
         batch, self._batch = self._batch, Batch()
-        self._durable_counts, self._durable_running = self._counts.copy(), self._running.copy()
+        self._durable_running = self._running.copy()
         self._is_busy = len(batch.runnable) > 1
         if has_written and self._is_full:
             self._is_full = False
             self._log.info("the storage has room again")
         try:
-            self._deliver(batch)
+            self._backlog.send(batch.runnable)
             answers = self._answers(batch)
         except sqlite3.Error as error:
             self._give_up(error, batch)
@@ -425,25 +413,10 @@ class JobStore(Actor):
             answers += [(held, self._read(job.id), None) for held in self._waiting.pop(job.id, ())]
         return answers
 
-    def _deliver(self, batch: Batch) -> None:
-        """Send what may run to the channel; of a long backlog only as much as is soon taken."""
-        for job in batch.runnable:
-            if self._fed_up_to is None or job.id <= self._fed_up_to:
-                self._send(job)
-        while self._fed_up_to is not None and self._channel.due < FEED_AGAIN:
-            jobs = list(self._database.page(status=Status.PENDING, after=self._fed_up_to, limit=FEED))
-            self._fed_up_to = jobs[-1].id if len(jobs) == FEED else None
-            for job in jobs:
-                self._send(job)
-
-    def _send(self, job: Job) -> None:
-        wait = 0.0 if job.run_at is None else (job.run_at - self._clock()).total_seconds()
-        self._channel.send(Run(job.id), wait)
-
     def _roll_back(self, error: BaseException) -> None:
         """Undo the open transaction; tell those who asked, or try again later what nobody may lose."""
         batch, self._batch = self._batch, Batch()
-        self._counts, self._running = self._durable_counts.copy(), self._durable_running.copy()
+        self._running = self._durable_running.copy()
         try:
             self._database.rollback()
         except sqlite3.Error as second:
@@ -465,7 +438,7 @@ class JobStore(Actor):
                 ):
                     self._postpone(entry)
                 case Recover() if entry.refusal is None:  # What was pending is; the rest waits for room.
-                    answers.append((entry.held, self._counts[Status.PENDING], None))
+                    answers.append((entry.held, self._database.counts[Status.PENDING], None))
                 case Get() | ListJobs() | Await() if entry.refusal is None:
                     answers += self._look_again(entry)
                 case _:

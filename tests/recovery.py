@@ -23,6 +23,8 @@ from tests.storage import report
 TOP: Final = Path(__file__).parent.parent
 #: How many runs are noted, and waited for.
 RUNS: Final = 1000
+#: Seconds until the first of the delayed jobs is due.
+TOMORROW: Final = 86400
 #: Seconds that a start and these runs may take.
 LIMIT: Final = 300.0
 
@@ -41,14 +43,15 @@ class Recovery(NamedTuple):
     submit: str
 
 
-def fill(database: Path, jobs: int) -> None:
-    """Make a file with so many pending jobs, numbered in the order of their ids."""
+def fill(database: Path, jobs: int, delayed: int = 0) -> None:
+    """Make a file with so many pending jobs, numbered in the order of their ids, after some for tomorrow."""
     made = Database(str(database))
     made._connection.execute(
-        "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, payload)"
-        " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
-        """ SELECT n, 'note', 'pending', 1700000000000000 + n, 0, 0, '{"number":' || n || '}' FROM numbers""",
-        (jobs,),
+        "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
+        " WITH RECURSIVE numbers (n) AS (SELECT ? UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
+        " SELECT n + ?, 'note', 'pending', 1700000000000000 + n, 0, 0, CASE WHEN n < 1 THEN ? - n END,"
+        """ '{"number":' || n || '}' FROM numbers""",
+        (1 - delayed, jobs, delayed, int((time.time() + TOMORROW) * 1e6)),
     )
     made.close()
 
@@ -105,6 +108,7 @@ def main() -> None:
     """Fill a file, recover it, and print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--delayed", type=int, default=0, help="jobs that are not to be run before tomorrow")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--capacity", type=int, default=10_000)
     parser.add_argument("--recover", help=argparse.SUPPRESS)
@@ -114,11 +118,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "jobs.db")
-        fill(database, options.jobs)
+        fill(database, options.jobs, options.delayed)
         seen = recover(database, workers=options.workers, capacity=options.capacity)
     report(
-        f"{options.jobs:,} pending jobs: started in {seen.seconds_to_start:.2f} s,"
-        f" the first ran after {seen.seconds_to_first:.2f} s, grown by {seen.grown / 2**20:.1f} MiB,"
+        f"{options.jobs:,} pending jobs, {options.delayed:,} more for tomorrow:"
+        f" started in {seen.seconds_to_start:.2f} s, the first ran after {seen.seconds_to_first:.2f} s,"
+        f" grown by {seen.grown / 2**20:.1f} MiB,"
         f" ran in order: {seen.order == list(range(1, RUNS + 1))}, a submit meanwhile: {seen.submit}"
     )
 

@@ -139,6 +139,17 @@ def test_a_delay_that_is_over_already_is_none(delay: float) -> None:
     assert take_all(channel) == ["now"]
 
 
+def test_what_is_due_first_is_handed_out_first_with_and_without_a_delay() -> None:
+    clock = Clock()
+    channel = Channel(clock)
+    channel.send(Run("third"), delay=2.0)
+    channel.send(Run("first"), delay=-1.0)
+    channel.send(Run("second"))
+    clock.now += 3.0
+    channel.send(Run("fourth"))
+    assert take_all(channel) == ["first", "second", "third", "fourth"]
+
+
 def test_a_message_that_is_not_due_holds_up_no_other() -> None:
     channel = Channel(Clock())
     channel.send(Run("late"), delay=5.0)

@@ -34,12 +34,12 @@ from actors.store import JobStore
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 actors.store.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
-store = JobStore(Database(":memory:"), Channel(), Interrupts(), simulated(0), keep_finished=0)
-take = store._channel.take
+channel = Channel()
+store = JobStore(Database(":memory:"), channel, Interrupts(), simulated(0), keep_finished=0)
 def run(jobs):
     for _ in range(jobs):
         store.on_receive(Submit("email", {"to": "user@example.com"}))
-        job_id = take().id
+        job_id = channel.take().id
         store.on_receive(Claim(job_id))
         store.on_receive(Complete(job_id, 1, None))
 run(1000)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from actors.backlog import AGAIN, PAGE
 from actors.batch import BATCH
 from actors.database import Database
 from actors.errors import (
@@ -47,7 +48,7 @@ from actors.messages import (
     Submit,
 )
 from actors.reply import Reply
-from actors.store import FEED, FEED_AGAIN, JobStore
+from actors.store import JobStore
 
 EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
@@ -308,7 +309,7 @@ def test_a_failed_commit_stores_nothing_says_so_and_leaves_the_store_working() -
     assert store.delivered() == [kept.id]
     free_disk()
     assert store.ask(large).status == "pending"
-    assert store.actor._counts[Status.PENDING] == 2
+    assert store.actor._database.counts[Status.PENDING] == 2
 
 
 def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_room(
@@ -461,7 +462,13 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
         store.now += timedelta(seconds=1)
         store.ask(Complete(job_id, 1, None))
     assert [job.id for job in store.ask(ListJobs())] == ids[5:]
-    assert store.actor._counts == {"pending": 2, "processing": 0, "completed": 3, "failed": 0, "cancelled": 0}
+    assert store.actor._database.counts == {
+        "pending": 2,
+        "processing": 0,
+        "completed": 3,
+        "failed": 0,
+        "cancelled": 0,
+    }
 
 
 def failing(store: Store, job_id: str, attempt: int) -> Job:
@@ -636,23 +643,23 @@ def test_a_running_job_that_was_to_be_cancelled_is_not_run_again_after_a_crash()
 def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
     store = Store(capacity=10_000)
     store.more_is_waiting(True)
-    ids = [store.send(EMAIL) for _ in range(3 * FEED)]
+    ids = [store.send(EMAIL) for _ in range(3 * PAGE)]
     store.more_is_waiting(False)
     store.ask(Ping())
     backlog = [reply.get(timeout=0).id for reply in ids]
     store.delivered()
     store.ask(Recover())
-    assert store.channel.due == FEED
+    assert store.channel.prompt == PAGE
     backlog.append(store.ask(EMAIL).id)
     store.ask(Cancel(backlog[10]))
     store.ask(Retry(backlog[10]))
     taken, most = [], 0
     while isinstance(run := store.channel.take(), Run):
-        most = max(most, store.channel.due)
+        most = max(most, store.channel.prompt)
         if store.ask(Claim(run.id)) is not None:
             taken.append(run.id)
     assert taken == backlog
-    assert most < FEED + FEED_AGAIN
+    assert most < PAGE + AGAIN
 
 
 class Model(NamedTuple):
@@ -780,7 +787,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_agree(self) -> None:
-        for status, count in self.store.actor._counts.items():
+        for status, count in self.store.actor._database.counts.items():
             assert count == sum(status is job.status for job in self.model.values())
 
 

@@ -111,7 +111,7 @@ def test_the_wal_stays_under_its_limit_when_many_large_jobs_end_at_once(
 
 def test_many_pending_jobs_are_recovered_in_order_and_with_little_memory(tmp_path: Path) -> None:
     database = tmp_path / "jobs.db"
-    fill(database, PENDING)
+    fill(database, PENDING, delayed=PENDING)
     seen = recover(database)
     report(f"first job after {seen.seconds_to_first:.2f} s, grown by {seen.grown / MEGABYTE:.1f} MiB")
     assert seen.grown < 15 * MEGABYTE
