@@ -12,13 +12,15 @@ from actors.messages import Run
 #: Jobs that are read at once, and how many of them are left in the channel when more are.
 PAGE: Final = 1000
 AGAIN: Final = 200
+#: Jobs in the channel, of which some may have been cancelled, at which it is emptied and read anew.
+MOST: Final = 20_000
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Backlog:
-    """Sends jobs to the channel: each as it becomes pending, the many that a start may find a page at a time.
+    """Sends jobs to the channel: each as it becomes pending, but very many only a page at a time.
 
-    Those of the many that have no `run_at` follow one another by id, the delayed ones by `run_at`. What lies
+    Of the latter, those without a `run_at` follow one another by id, the delayed ones by `run_at`. What lies
     behind a mark waits in the database; None says that nothing does.
     """
 
@@ -30,11 +32,14 @@ class Backlog:
         self._delayed: tuple[datetime, str] | None = None
 
     def reopen(self) -> None:
-        """Say that nothing of what is pending has been sent."""
+        """Begin with what is pending in the database, as a start does."""
+        self._channel.clear()
         self._prompt, self._delayed = FIRST_ID, (LONG_AGO, FIRST_ID)
 
     def send(self, jobs: Iterable[Job]) -> None:
         """Send these, which have just become pending, and of those that wait what there is room for."""
+        if self._channel.prompt + self._channel.delayed > MOST:
+            self.reopen()
         for job in jobs:
             if not self._is_behind(job):
                 self._send(job)

@@ -99,6 +99,11 @@ def submitted(job_id: str, job_type: str, now: datetime, *, max_retries: int = 0
     )
 
 
+def is_due(job: Job, now: datetime) -> bool:
+    """Tell whether the job may be claimed already."""
+    return job.run_at is None or job.run_at <= now
+
+
 def claimed(job: Job, now: datetime) -> Job:
     """Return the job in a Worker's hands, one attempt further."""
     status = _moved(job, "claim")

@@ -80,9 +80,14 @@ class Channel:
             self.changed.notify()
 
     def close(self) -> None:
-        """Hand out nothing any more and forget what is queued; the JobStore has it as pending."""
+        """Hand out nothing any more, and forget what is queued."""
         with self.changed:
             self._is_open = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what is queued; the JobStore has it as pending."""
+        with self.changed:
             self._prompt.clear()
             self._delayed.clear()
 

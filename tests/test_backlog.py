@@ -49,16 +49,17 @@ class Queues:
 
     def take(self) -> str | None:
         """Take the next job that is due, and claim it."""
-        run = self.channel.take()
-        if run is None:
-            return None
-        assert isinstance(run, Run)
-        job = self.database.get(run.id)
-        assert job is not None
-        self.database.update(job, lifecycle.claimed(job, self.now))
-        self.database.commit()
-        self.backlog.send([])
-        return run.id
+        while isinstance(run := self.channel.take(), Run):
+            job = self.database.get(run.id)
+            assert job is not None
+            is_claimed = job.status is Status.PENDING and lifecycle.is_due(job, self.now)
+            if is_claimed:
+                self.database.update(job, lifecycle.claimed(job, self.now))
+                self.database.commit()
+            self.backlog.send([])
+            if is_claimed:
+                return job.id
+        return None
 
     def take_all(self) -> list[str]:
         return list(iter(self.take, None))
@@ -73,6 +74,7 @@ def queues() -> Queues:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors.backlog, "PAGE", 4)
     monkeypatch.setattr(actors.backlog, "AGAIN", 2)
+    monkeypatch.setattr(actors.backlog, "MOST", 20)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -124,6 +126,32 @@ def test_delayed_jobs_get_their_turn_under_a_steady_load(queues: Queues) -> None
     assert delayed <= taken
 
 
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("delay", [0, 60])
+def test_cancelled_jobs_do_not_pile_up_in_the_channel(queues: Queues, delay: float) -> None:
+    for _ in range(1000):
+        job = queues.store(delay)
+        queues.backlog.send([job])
+        queues.database.update(job, lifecycle.cancelled(job, queues.now))
+        queues.database.commit()
+        assert queues.channel.prompt + queues.channel.delayed <= 21
+    last = queues.store()
+    queues.backlog.send([last])
+    queues.now += timedelta(seconds=60)
+    assert last.id in queues.take_all()
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_more_jobs_than_the_channel_is_to_hold_are_all_run_in_their_order(queues: Queues) -> None:
+    ids = []
+    for _ in range(100):
+        job = queues.store()
+        queues.backlog.send([job])
+        ids.append(job.id)
+    assert queues.channel.prompt <= 21
+    assert queues.take_all() == ids
+
+
 def test_a_closed_channel_makes_it_read_nothing(queues: Queues) -> None:
     for _ in range(10):
         queues.store()
@@ -143,6 +171,7 @@ class Histories(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(actors.backlog, "PAGE", 4)
         self.patch.setattr(actors.backlog, "AGAIN", 2)
+        self.patch.setattr(actors.backlog, "MOST", 20)
         self.queues = Queues()
         self.pending: set[str] = set()
         self.running: list[str] = []
@@ -166,6 +195,15 @@ class Histories(RuleBasedStateMachine):
             if (job_id := self.queues.take()) is not None:
                 self.pending.remove(job_id)
                 self.running.append(job_id)
+
+    @rule(times=st.integers(1, 6))
+    def cancel(self, times: int) -> None:
+        for job_id in sorted(self.pending)[:times]:
+            before = self.queues.database.get(job_id)
+            assert before is not None
+            self.queues.database.update(before, lifecycle.cancelled(before, self.queues.now))
+            self.pending.remove(job_id)
+        self.queues.database.commit()
 
     @rule(delay=DELAYS)
     def fail(self, delay: float) -> None:

@@ -158,6 +158,24 @@ def test_a_job_goes_from_pending_over_processing_to_completed() -> None:
     assert job.finished_at - job.started_at == timedelta(seconds=1)
 
 
+def test_a_job_is_not_claimed_before_it_is_due_and_handed_out_again() -> None:
+    store = Store()
+    job_id = store.ask(Submit("email", max_retries=1, delay=60)).id
+    store.ask(Cancel(job_id))
+    store.ask(Retry(job_id))
+    store.ask(Claim(job_id))
+    store.now += timedelta(seconds=59.5)
+    store.ask(Fail(job_id, 1, "broken"))  # Due in a second; in the channel it is in half of one.
+    assert store.delivered() == [job_id]
+    store.now += timedelta(seconds=0.5)
+    assert store.delivered() == [job_id]
+    assert store.ask(Claim(job_id)) is None
+    assert store.delivered() == []
+    store.now += timedelta(seconds=0.5)
+    assert set(store.delivered()) == {job_id}
+    assert store.ask(Claim(job_id)).attempts == 2
+
+
 def test_a_job_is_handed_out_once_however_often_it_is_claimed() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
@@ -617,6 +635,7 @@ def test_a_job_that_runs_at_three_crashes_in_a_row_fails_so_that_it_cannot_crash
         assert store.ask(Claim(victim)).attempts == crash + 1
         if crash == 1:
             store.ask(Fail(victim, 2, "an end that is none by a crash"))
+            store.now += timedelta(seconds=2)
         store.crash()
     jobs = {job.id: (job.status, job.attempts, job.last_error) for job in store.ask(ListJobs())}
     assert jobs[killer] == ("failed", 3, "the process crashed during each of 3 attempts")
@@ -670,6 +689,8 @@ class Model(NamedTuple):
     max_retries: int = 0
     is_unwanted: bool = False
     crashes: int = 0
+    #: Seconds of the store's clock before which it may not be claimed.
+    due: float = 0
 
 
 class Histories(RuleBasedStateMachine):
@@ -708,8 +729,9 @@ class Histories(RuleBasedStateMachine):
             return job._replace(status=Status.CANCELLED)
         if message is Release:
             return job._replace(status=Status.PENDING, attempts=job.attempts - 1)
-        left = job.attempts <= job.max_retries
-        return job._replace(status=Status.PENDING if left else Status.FAILED)
+        if job.attempts > job.max_retries:
+            return job._replace(status=Status.FAILED)
+        return job._replace(status=Status.PENDING, due=self.store.seconds() + 2 ** (job.attempts - 1))
 
     @rule(retries=st.integers(0, 2), delay=st.sampled_from([0.0, 5.0]))
     def submit(self, retries: int, delay: float) -> None:
@@ -720,7 +742,7 @@ class Histories(RuleBasedStateMachine):
             assert is_full
         else:
             assert not is_full
-            self.model[job.id] = Model(Status.PENDING, max_retries=retries)
+            self.model[job.id] = Model(Status.PENDING, max_retries=retries, due=self.store.seconds() + delay)
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
@@ -729,8 +751,9 @@ class Histories(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def claim(self, number: int) -> None:
         job_id, job = self.pick(number)
-        assert self.does(Claim(job_id)) is (job.status is Status.PENDING)
-        if job.status is Status.PENDING:
+        is_legal = job.status is Status.PENDING and job.due <= self.store.seconds()
+        assert self.does(Claim(job_id)) is is_legal
+        if is_legal:
             self.model[job_id] = job._replace(status=Status.PROCESSING, attempts=job.attempts + 1)
 
     @rule(number=NUMBERS, attempt=ATTEMPTS)
@@ -765,7 +788,7 @@ class Histories(RuleBasedStateMachine):
         is_legal = job.status in (Status.FAILED, Status.CANCELLED) and not self.is_full()
         assert self.does(Retry(job_id)) is is_legal
         if is_legal:
-            self.model[job_id] = job._replace(status=Status.PENDING, crashes=0)
+            self.model[job_id] = job._replace(status=Status.PENDING, crashes=0, due=0)
 
     @rule()
     def crash(self) -> None:
