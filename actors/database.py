@@ -174,13 +174,12 @@ class Database:
         """
         result = None if after.result is msgspec.UNSET else msgspec.json.encode(after.result)
         changed = self._write(
-            "UPDATE jobs SET status = ?, attempts = ?, max_retries = ?, started_at = ?, finished_at = ?,"
+            "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
             " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes),"
             " is_unwanted = 0 WHERE id = ? AND status = ? AND attempts = ?",
             (
                 after.status,
                 after.attempts,
-                after.max_retries,
                 _from_time(after.started_at),
                 _from_time(after.finished_at),
                 _from_time(after.run_at),

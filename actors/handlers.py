@@ -7,11 +7,14 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, cast, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from actors.errors import HandlerError, InvalidJob
+from actors.lifecycle import LONGEST_BACKOFF
+from actors.messages import MOST_RETRIES, Submit
 
 #: Takes the payload and returns the result; as a generator it yields progress, from 0 to 1, and each
 #: yield is a point where a cancel, a time limit or a shutdown takes effect.
@@ -23,6 +26,8 @@ OPTIONS: Final = "gofer_options"
 #: Makes the executor on which handlers run.
 Factory = Callable[[], object]
 
+#: Seconds that a time limit may be: a year.
+LONGEST_TIMEOUT: Final = 365 * 86400
 #: Seconds between two yields of a simulated job, and so how soon it notices an interrupt.
 STEP: Final = 0.1
 
@@ -31,20 +36,28 @@ class Options(msgspec.Struct, frozen=True):
     """What is special about a handler."""
 
     #: For jobs that name none; None leaves it to the settings.
-    max_retries: int | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None = None
     #: Seconds to wait after the first failed attempt at the most; each later wait may be twice as long.
-    backoff: float = 1.0
+    backoff: Annotated[float, Meta(ge=0, le=LONGEST_BACKOFF)] = 1.0
     #: Seconds that an attempt may take. In the Worker's own thread only a generator can be held to it.
-    timeout: float | None = None
+    timeout: Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT)] | None = None
 
 
 def handler(
     *, max_retries: int | None = None, backoff: float = 1.0, timeout: float | None = None
 ) -> Callable[[F], F]:
-    """Say what is special about the function that follows, which stays a plain function."""
+    """Say what is special about the function that follows, which stays a plain function.
+
+    Raises HandlerError for a value that is not allowed.
+    """
+    given = {"max_retries": max_retries, "backoff": backoff, "timeout": timeout}
+    try:
+        found = msgspec.convert(given, Options)
+    except msgspec.ValidationError as error:
+        raise HandlerError(f"@handler was given {given}: {error}") from None
 
     def decorate(function: F) -> F:
-        setattr(function, OPTIONS, Options(max_retries, backoff, timeout))
+        setattr(function, OPTIONS, found)
         return function
 
     return decorate
@@ -61,7 +74,7 @@ class Handlers:
             _check(job_type, function, on_executor=on_executor)
         self._functions = dict(handlers)
         self._default = default
-        self._models = {job_type: _model(function) for job_type, function in handlers.items()}
+        self._models = {job_type: _model(job_type, function) for job_type, function in handlers.items()}
 
     def find(self, job_type: str) -> Function:
         """Return the handler of this type. Raises InvalidJob if there is none."""
@@ -132,8 +145,17 @@ def options(function: Function | None) -> Options:
 
 
 def _check(job_type: str, function: Function, *, on_executor: bool) -> None:
+    try:
+        Submit(job_type)
+    except InvalidJob as error:
+        raise HandlerError(f"no job can be of type {job_type!r}: {error}") from None
     if not callable(function):
         raise HandlerError(f"the handler of {job_type!r} is no function: {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise HandlerError(
+            f"the handler of {job_type!r} is async, but a Worker has no event loop:"
+            " let it be a plain function, which may call asyncio.run()"
+        )
     can_be_given_up = on_executor or inspect.isgeneratorfunction(function)
     if options(function).timeout is not None and not can_be_given_up:
         raise HandlerError(
@@ -142,14 +164,29 @@ def _check(job_type: str, function: Function, *, on_executor: bool) -> None:
         )
 
 
-def _model(function: Function) -> type | None:
+def _model(job_type: str, function: Function) -> type | None:
     """Return the msgspec Struct or dataclass that the function wants its payload as, if it does."""
     try:
-        hints = get_type_hints(function)
+        signature = inspect.signature(function)
+        signature.bind({})
+        hint = _hint(function, next(iter(signature.parameters.values())))
+    except ValueError:
+        return None  # A function in C, of which nothing is known.
     except TypeError:
-        return None  # A callable object, or a partial: nothing is known of its payload.
-    kinds = [hints.get(name) for name in inspect.signature(function).parameters][:1]
-    for kind in kinds:
-        if isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)):
-            return kind
-    return None
+        raise HandlerError(f"the handler of {job_type!r} must take one argument, the payload") from None
+    except Exception as error:
+        raise HandlerError(
+            f"the handler of {job_type!r} annotates its payload with a type that is not there: {error!r}"
+        ) from error
+    is_model = isinstance(hint, type) and (issubclass(hint, msgspec.Struct) or dataclasses.is_dataclass(hint))
+    return hint if is_model else None
+
+
+def _hint(function: Function, payload: inspect.Parameter) -> Any:
+    """Return what the payload is annotated with; all else may be there for type checkers only."""
+
+    def probe() -> None: ...
+
+    probe.__annotations__ = {"payload": payload.annotation}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    return get_type_hints(probe, names)["payload"]

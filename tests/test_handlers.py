@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import msgspec
@@ -84,6 +84,74 @@ def test_what_is_no_function_is_refused() -> None:
     wrong: Any = "send"
     with pytest.raises(HandlerError, match="the handler of 'mail' is no function: 'send'"):
         Handlers({"mail": wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_retries": -1}, "Expected `int` >= 0"),
+        ({"max_retries": "3"}, "got `str`"),
+        ({"backoff": -0.1}, "Expected `float` >= 0"),
+        ({"backoff": float("nan")}, "Expected `float` >= 0"),
+        ({"backoff": 301}, "Expected `float` <= 300"),
+        ({"timeout": 0}, "Expected `float` > 0"),
+        ({"timeout": float("inf")}, "Expected `float` <= 31536000"),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HandlerError, match=rf"{reason}.* - at `\$\.{next(iter(options))}`"):
+        handler(**options)
+
+
+@pytest.mark.parametrize("job_type", ["", "a\n", "x" * 256, 1])
+def test_a_type_that_no_job_can_have_is_refused(job_type: Any) -> None:
+    with pytest.raises(HandlerError, match=r"no job can be of type .* 1 to 255 printable characters"):
+        Handlers({job_type: send})
+
+
+async def later(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
+
+
+async def later_in_steps(_payload: dict[str, Any]) -> AsyncGenerator[float]:
+    yield 1.0
+
+
+@pytest.mark.parametrize("function", [later, later_in_steps])
+def test_an_async_function_is_refused(function: Any) -> None:
+    with pytest.raises(HandlerError, match="the handler of 'mail' is async, but a Worker has no event loop"):
+        Handlers({"mail": function})
+
+
+@pytest.mark.parametrize("function", [lambda: None, lambda _to, _text: None, lambda *, _to: None])
+def test_a_function_that_cannot_be_called_with_a_payload_is_refused(function: Any) -> None:
+    with pytest.raises(HandlerError, match="the handler of 'mail' must take one argument, the payload"):
+        Handlers({"mail": function})
+
+
+def annotated(annotations: dict[str, str]) -> Any:
+    def function(payload: Any) -> Any:
+        return payload
+
+    function.__annotations__ = annotations
+    return function
+
+
+def test_only_the_annotation_of_the_payload_has_to_be_there_when_it_runs() -> None:
+    handlers = Handlers({"mail": annotated({"payload": "Mail", "return": "OnlyForTypeCheckers"})})
+    assert handlers.argument("mail", {"to": "you"}) == Mail("you")
+    with pytest.raises(
+        HandlerError, match=r"'mail' annotates its payload with a type that is not there: .*Gone"
+    ):
+        Handlers({"mail": annotated({"payload": "Gone"})})
+
+
+def test_the_payload_of_a_callable_object_is_checked_as_that_of_a_function_is() -> None:
+    class Sender:
+        def __call__(self, mail: Mail) -> str:
+            return mail.to
+
+    assert Handlers({"mail": Sender()}).argument("mail", {"to": "you"}) == Mail("you")
 
 
 @pytest.mark.parametrize(
