@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import pykka
 
+from actors import log
 from actors.messages import Message
 
 
@@ -145,6 +146,13 @@ class Mailbox:
 
     def get(self) -> Any:
         """Wait for the next envelope. Never raises: pykka calls it outside its `try`."""
+        while True:
+            try:
+                return self._next()
+            except BaseException:  # noqa: BLE001 - one sent to this thread, such as a time limit of a handler's own
+                log.logger("Mailbox").exception("an exception came too late for the handler it was meant for")
+
+    def _next(self) -> Envelope:
         self._reader = threading.get_ident()
         changed = self._channel.changed
         with changed:

@@ -1,5 +1,6 @@
 """Actors that die: a Worker is replaced, and a JobStore makes the whole start anew."""
 
+import ctypes
 import json
 import random
 import signal
@@ -176,6 +177,24 @@ def test_a_worker_that_dies_with_no_job_in_its_hands_is_replaced(
     before.tell("anything")
     eventually(lambda: before not in system.workers)
     assert_works(system, 1)
+
+
+@pytest.mark.parametrize("error", [TimeoutError, SystemExit])
+@each_number_of_workers
+def test_an_exception_that_comes_too_late_for_its_handler_costs_no_worker(
+    bench: Bench, workers: int, error: type[BaseException]
+) -> None:
+    """As of a time limit that a handler keeps by itself, with an exception sent to its thread."""
+    system = bench.start(workers=workers)
+    before = list(system.workers)
+    threads = [worker.ask(Ping(), block=True, timeout=LIMIT) for worker in before]
+    idle: Any = system._channel.changed
+    eventually(lambda: len(idle._waiters) == workers)
+    for thread in threads:
+        number = ctypes.c_ulong(thread.ident)
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(error)) == 1
+    assert_works(system, workers)
+    assert system.workers == before
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
