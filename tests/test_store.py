@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -49,6 +50,7 @@ from actors.messages import (
 )
 from actors.reply import Reply
 from actors.store import JobStore
+from actors.worker import Worker
 
 EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
@@ -771,6 +773,17 @@ class Histories(RuleBasedStateMachine):
     @rule(number=NUMBERS, attempt=ATTEMPTS)
     def stop(self, number: int, attempt: int) -> None:
         self.end(number, attempt, Cancelled)
+
+    @rule(number=NUMBERS)
+    def die(self, number: int) -> None:
+        """Let the Worker die that has the job in its hands, if one has."""
+        job_id, job = self.pick(number)
+        if job.status is Status.PROCESSING:
+            ref: Any = SimpleNamespace(tell=self.store.ask)
+            worker = Worker(ref, self.store.channel, simulated(0), self.store.interrupts)
+            worker._job = self.store.ask(Get(job_id))
+            worker.on_failure(ValueError, ValueError("a bug"), None)
+            self.model[job_id] = self.ended(job, Fail)._replace(is_unwanted=False, crashes=0)
 
     @rule(number=NUMBERS)
     def cancel(self, number: int) -> None:
