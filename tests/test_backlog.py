@@ -1,5 +1,6 @@
 """The backlog: each pending job gets to the channel once and in its order, however many there are."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,8 +67,10 @@ class Queues:
 
 
 @pytest.fixture
-def queues() -> Queues:
-    return Queues()
+def queues() -> Iterator[Queues]:
+    queues = Queues()
+    yield queues
+    queues.database.close()
 
 
 @pytest.fixture
@@ -180,6 +183,7 @@ class Histories(RuleBasedStateMachine):
         self.queues.now += timedelta(seconds=60)
         for job_id in self.queues.take_all():
             self.pending.remove(job_id)
+        self.queues.database.close()
         self.patch.undo()
         assert not self.pending
 

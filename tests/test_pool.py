@@ -127,7 +127,7 @@ def test_a_handler_that_other_processes_cannot_have_fails_its_job_and_no_other()
     functions = {"lambda": lambda _: 1, "echo": jobs.echo}
     with start(Settings(executor="tests.jobs:one_process"), functions) as system:
         job = run(system, "lambda")
-        assert (job.status, "pickle" in str(job.last_error)) == ("failed", True)
+        assert (job.status, "local object" in str(job.last_error)) == ("failed", True)
         assert "lambda" in str(job.last_error)
         assert run(system, "echo").status == "completed"
 
