@@ -1,6 +1,5 @@
 """What the messages of one commit have in common: nobody gets an answer before it is durable."""
 
-import itertools
 from typing import Any, Final, NamedTuple
 
 from actors.lifecycle import Job
@@ -54,5 +53,4 @@ class Batch:
 
 def give(answers: list[Answer]) -> None:
     """Answer everyone, and only then wake those who wait on an event loop, all at once."""
-    woken = [held.settle(answer, refusal) for held, answer, refusal in answers]
-    wake(itertools.chain.from_iterable(woken))
+    wake([waiter for held, answer, refusal in answers for waiter in held.settle(answer, refusal)])

@@ -154,7 +154,7 @@ class Database:
         """Add a job that was just submitted, with its payload in JSON."""
         self._inserts.append(
             (
-                _rowid(job.id),
+                int(job.id, 16),
                 job.type,
                 job.status,
                 _from_time(job.created_at),
@@ -186,7 +186,7 @@ class Database:
                 after.last_error,
                 None if result is None else result.decode(),
                 crashes,
-                _rowid(before.id),
+                int(before.id, 16),
                 before.status,
                 before.attempts,
             ),

@@ -42,8 +42,10 @@ class Channel:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        #: Guards the channel and the mailboxes on it; notified when there may be something to take.
-        self.changed = threading.Condition(threading.Lock())
+        #: Guards the channel and the mailboxes on it. Used by itself, as a Condition's `with` is Python code.
+        self.lock = threading.Lock()
+        #: Notified when there may be something to take.
+        self.changed = threading.Condition(self.lock)
         self._clock = clock
         #: Each with the time from which it is due, in this order.
         self._prompt: deque[tuple[float, Message]] = deque()
@@ -71,7 +73,7 @@ class Channel:
 
         What is due first is handed out first; a negative delay says that it has long been.
         """
-        with self.changed:
+        with self.lock:
             if not self._is_open:
                 return
             if delay is None:
@@ -82,25 +84,25 @@ class Channel:
 
     def close(self) -> None:
         """Hand out nothing any more, and forget what is queued."""
-        with self.changed:
+        with self.lock:
             self._is_open = False
         self.clear()
 
     def clear(self) -> None:
         """Forget what is queued; the JobStore has it as pending."""
-        with self.changed:
+        with self.lock:
             self._prompt.clear()
             self._delayed.clear()
 
     def take(self) -> Message | None:
-        """Take the message that has been due for longest, if any is. The caller holds `changed`."""
+        """Take the message that has been due for longest, if any is. The caller holds the lock."""
         limit = self._prompt[0][0] if self._prompt else self._clock()
         if self._delayed and self._delayed[0][0] <= limit:
             return heapq.heappop(self._delayed)[2]
         return self._prompt.popleft()[1] if self._prompt else None
 
     def seconds_to_next(self) -> float | None:
-        """Return how long until a message can be taken, None if none is queued. `changed` is held."""
+        """Return how long until a message can be taken, None if none is queued. The lock is held."""
         if self._prompt:
             return 0.0
         if not self._delayed:
@@ -132,7 +134,7 @@ class Mailbox:
         Who asks itself, as a handler does that stops its own Worker, would wait for ever; it is told.
         """
         asks_itself = envelope.reply_to is not None and threading.get_ident() == self._reader
-        with self._channel.changed:
+        with self._channel.lock:
             is_queued = not self._stopped.is_set()
             if is_queued:
                 self._own.append(Delivery(envelope.message) if asks_itself else envelope)
@@ -155,7 +157,7 @@ class Mailbox:
     def _next(self) -> Envelope:
         self._reader = threading.get_ident()
         changed = self._channel.changed
-        with changed:
+        with self._channel.lock:
             envelope = self._take()
             while envelope is None:
                 changed.wait(self._channel.seconds_to_next())
@@ -172,7 +174,7 @@ class Mailbox:
 
     def empty(self) -> bool:
         """Tell whether no message for this actor alone is waiting, nor being put."""
-        with self._channel.changed:
+        with self._channel.lock:
             return not self._own
 
     def has_more(self) -> bool:
@@ -181,7 +183,7 @@ class Mailbox:
 
     def wait(self, seconds: float) -> bool:
         """Wait until a message for this actor alone is there, for so many seconds at the most."""
-        with self._channel.changed:
+        with self._channel.lock:
             return self._channel.changed.wait_for(lambda: bool(self._own), seconds)
 
     def _take(self) -> Envelope | None:

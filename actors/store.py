@@ -411,7 +411,7 @@ class JobStore(Actor):
             give(answers)
 
     def _answers(self, batch: Batch) -> list[Answer]:
-        answers = [(entry.held, entry.answer, entry.refusal) for entry in batch.entries]
+        answers = [(held, answer, refusal) for held, _, answer, refusal in batch.entries]
         for job in batch.finished:
             self._interrupts.forget(job.id)
             answers += [(held, self._read(job.id), None) for held in self._waiting.pop(job.id, ())]

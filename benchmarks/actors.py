@@ -13,7 +13,6 @@ sys.path[0] = str(Path(__file__).parent.parent)
 
 import argparse
 import statistics
-import tempfile
 import time
 from typing import Any
 
@@ -21,7 +20,6 @@ import pykka
 
 from actors import Await, Settings, Submit, System, start
 from actors.messages import Ping
-from benchmarks.disk import fsync_seconds
 
 
 class Echo(pykka.ThreadingActor):
@@ -38,17 +36,6 @@ def messages_per_second(actor: pykka.ActorRef[Any], number: int) -> float:
     for _ in range(number):
         actor.ask(Ping())
     return number / (time.perf_counter() - started)
-
-
-def jobs_per_second(system: System, number: int) -> tuple[float, float]:
-    """Submit many jobs at once; return how many are submitted, and how many finished, in a second."""
-    started = time.perf_counter()
-    replies = [system.store.ask(Submit("email"), block=False) for _ in range(number)]
-    ids = [reply.get().id for reply in replies]
-    submitted = time.perf_counter()
-    system.store.ask(Await(ids[-1]))
-    finished = time.perf_counter()
-    return number / (submitted - started), number / (finished - submitted)
 
 
 def seconds_to_start(system: System, number: int) -> list[float]:
@@ -78,14 +65,6 @@ def main() -> None:
         f"idle Worker, submit to start: p50 {waits[len(waits) // 2] * 1e3:.2f} ms,"
         f" p99 {waits[len(waits) * 99 // 100] * 1e3:.2f} ms"
     )
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        fsync = fsync_seconds(folder)
-        for name, database in (("in memory", ":memory:"), ("in a file", f"{folder}/jobs.db")):
-            settings = Settings(simulated_seconds=0, capacity=number, database=database)
-            with start(settings) as system:
-                submitted, finished = jobs_per_second(system, number)
-            print(f"{name}: {submitted:.0f} jobs submitted, {finished:.0f} jobs run per second")
-    print(f"an fsync takes {fsync * 1e3:.2f} ms; jobs run in a file, of one for each: {finished * fsync:.2f}")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,15 @@ def test_a_result_that_is_not_json_fails_the_job(bench: Bench, result: Any) -> N
     assert isinstance(outcome, Fail)
 
 
+@pytest.mark.parametrize(("level", "events"), [("DEBUG", ["job started", "job completed"]), ("INFO", [])])
+def test_each_job_is_logged_only_at_the_level_for_that(
+    bench: Bench, caplog: pytest.LogCaptureFixture, level: str, events: list[str]
+) -> None:
+    caplog.set_level(level, "gofer")
+    bench.run(echo)
+    assert [record.getMessage() for record in caplog.records] == events
+
+
 def test_a_failed_job_is_logged_with_its_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.run(raising(ValueError("no such address")))
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
