@@ -2,7 +2,6 @@
 
 from typing import Any, Final, NamedTuple
 
-from actors.lifecycle import Job
 from actors.messages import Claim, Outcome, Progress
 from actors.reply import Held, wake
 
@@ -12,7 +11,6 @@ BATCH: Final = 256
 CLAIMS: Final = 8
 #: Bytes of payloads and results per commit, about: what a transaction holds, the WAL has to hold.
 BATCH_BYTES: Final = 4 * 1024 * 1024
-
 #: To whom, what, or the refusal.
 Answer = tuple[Held, Any, Exception | None]
 
@@ -27,22 +25,18 @@ class Entry(NamedTuple):
 
 
 class Batch:
-    """What was done in the open transaction, and what is to happen once that is durable."""
+    """The messages that were handled in the open transaction."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.finished: list[Job] = []
-        self.runnable: list[Job] = []
-        self.bytes = 0
         self.claims = 0
         #: Whether somebody waits for the commit; nobody waits for what was only told.
         self.is_awaited = False
         self.has_lingered = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to commit, whatever else there is to do."""
-        return len(self.entries) >= BATCH or self.claims >= CLAIMS or self.bytes >= BATCH_BYTES
+    def is_full(self, size: int) -> bool:
+        """Tell whether it is time to commit, with so many bytes written, whatever else there is to do."""
+        return len(self.entries) >= BATCH or self.claims >= CLAIMS or size >= BATCH_BYTES
 
     def add(self, entry: Entry) -> None:
         """Note that a message was handled."""

@@ -9,38 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import StorageFailed
-from actors.lifecycle import FINISHED, FIRST_ID, Job, Status
-
-# The rowid is the job's id, so that the order of submission costs no index of its own, and a page of jobs
-# costs the same wherever it starts. Times are microseconds since 1970, in UTC.
-FIRST_SCHEMA: Final = f"""
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY,
-    type TEXT NOT NULL,
-    status TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    max_retries INTEGER NOT NULL,
-    started_at INTEGER,
-    finished_at INTEGER,
-    run_at INTEGER,
-    last_error TEXT,
-    payload TEXT NOT NULL,
-    result TEXT,
-    CHECK ((finished_at IS NOT NULL) = (status IN ({", ".join(f"'{s}'" for s in sorted(FINISHED))})))
-) STRICT;
-CREATE INDEX jobs_by_status ON jobs (status);
-CREATE INDEX jobs_by_type ON jobs (type);
-CREATE INDEX jobs_by_finish ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-"""
-#: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
-MIGRATIONS: Final = (
-    FIRST_SCHEMA,
-    # In how many crashes in a row an attempt was running; and whether the running one is to be cancelled.
-    """ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE jobs ADD COLUMN is_unwanted INTEGER NOT NULL DEFAULT 0;""",
-    "CREATE INDEX jobs_by_run_at ON jobs (run_at) WHERE run_at IS NOT NULL AND status = 'pending';",
-)
+from actors.lifecycle import FIRST_ID, Job, Status
+from actors.schema import migrate
 
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
@@ -84,7 +54,7 @@ class Database:
         try:
             if path != ":memory:":
                 self._make_durable()
-            self._migrate()
+            migrate(self._connection)
             #: How many jobs have each status, also with what is not committed yet.
             self.counts = self._count()
         except sqlite3.Error as error:
@@ -106,21 +76,6 @@ class Database:
         (actual,) = self._connection.execute(f"PRAGMA {name}{setting}").fetchone()
         if actual != expected:
             raise sqlite3.OperationalError(f"{name} is {actual}, it must be {expected}")
-
-    def _migrate(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version == 0 and tables:
-            raise sqlite3.DatabaseError("it is a database of something else")
-        if version > len(MIGRATIONS):
-            raise sqlite3.DatabaseError(
-                f"it has schema version {version} and this Gofer knows none after {len(MIGRATIONS)};"
-                " a newer Gofer made it"
-            )
-        for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;"
-            )
 
     def check(self) -> None:
         """Read all of the file. Raises StorageFailed if it is damaged."""

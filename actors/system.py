@@ -3,16 +3,19 @@
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from actors import log
+from actors.backlog import Backlog
 from actors.database import Database
 from actors.errors import HandlerError
 from actors.handlers import Function, Handlers, load, load_factory, simulated
 from actors.interrupts import Interrupts
+from actors.ledger import Ledger
 from actors.mailbox import Channel
 from actors.messages import Drain, Ping, Recover
 from actors.ownership import Ownership
@@ -51,17 +54,19 @@ class System:
         self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
-        self.store: pykka.ActorRef[JobStore] = JobStore.start(
-            _database(settings.database, ownership),
-            self._channel,
+        database = _database(settings.database, ownership)
+        ledger = Ledger(
+            database,
             self._interrupts,
             handlers,
+            _now,
             capacity=settings.capacity,
             keep_finished=settings.keep_finished,
             max_retries=settings.max_retries,
             at_most_once=settings.on_crash == "fail",
-            ended=self._store_ended,
         )
+        backlog = Backlog(database, self._channel, _now)
+        self.store: pykka.ActorRef[JobStore] = JobStore.start(ledger, backlog, ended=self._store_ended)
         self._threads[self.store] = self.store.ask(Ping(), block=False)
         with self._changing:
             for _ in range(settings.workers):
@@ -185,6 +190,10 @@ def start(
 def own(database: str, *, wait: bool) -> Ownership | None:
     """Take the lock of a database file, or wait for it; one in memory has and needs none."""
     return None if database == ":memory:" else Ownership(database, wait=wait)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _database(path: str, ownership: Ownership | None) -> Database:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from actors import lifecycle
-from actors.database import FIRST_SCHEMA, MIGRATIONS, Database
+from actors.database import Database
 from actors.errors import StorageFailed
+from actors.schema import FIRST_SCHEMA, MIGRATIONS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import falcon.testing
 import pytest
 
 from actors import Await, Settings, System, start
+from actors.ledger import Ledger
 from actors.messages import Progress
-from actors.store import JobStore
 from actors.worker import Worker
 from api import asking, create_app
 
@@ -37,7 +37,7 @@ def stuck(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         busy.set()
         over.wait(60)
 
-    monkeypatch.setattr(JobStore, "_note_progress", wait)
+    monkeypatch.setattr(Ledger, "note_progress", wait)
     system.store.tell(Progress("0" * 16, 0.5))
     assert busy.wait(10)
     yield
@@ -124,7 +124,7 @@ def test_the_service_recovers_when_the_jobstore_answers_again(
     system: System, client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
-    monkeypatch.setattr(JobStore, "_note_progress", lambda *_: over.wait(60))
+    monkeypatch.setattr(Ledger, "note_progress", lambda *_: over.wait(60))
     with monkeypatch.context() as short:
         short.setattr(asking, "ANSWER_LIMIT", 0.2)
         system.store.tell(Progress("0" * 16, 0.5))

@@ -12,30 +12,37 @@ from actors import lifecycle
 from actors.database import Database
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
+from actors.ledger import Ledger
 from actors.lifecycle import Status
-from actors.mailbox import Channel
 from actors.messages import ListJobs
-from actors.store import JobStore
 
 TOP = Path(__file__).parent.parent
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MANY = 100_000
 PAYLOAD = b'{"to":"user@example.com"}'
 
 #: Sends 20,000 jobs through all their moves and prints by how many bytes each has let the process grow.
 GROWTH = """
 import os
+from datetime import UTC, datetime
 import actors.store
+from actors.backlog import Backlog
 from actors.database import Database
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
+from actors.ledger import Ledger
 from actors.mailbox import Channel
 from actors.messages import Claim, Complete, Submit
 from actors.store import JobStore
+def now():
+    return datetime.now(UTC)
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 actors.store.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
 channel = Channel()
-store = JobStore(Database(":memory:"), channel, Interrupts(), simulated(0), keep_finished=0)
+database = Database(":memory:")
+ledger = Ledger(database, Interrupts(), simulated(0), now, keep_finished=0)
+store = JobStore(ledger, Backlog(database, channel, now))
 def run(jobs):
     for _ in range(jobs):
         store.on_receive(Submit("email", {"to": "user@example.com"}))
@@ -76,7 +83,7 @@ def many() -> Iterator[Database]:
 
 def steps(database: Database, query: ListJobs) -> int:
     """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
-    store = JobStore(database, Channel(), Interrupts(), simulated(0))
+    ledger = Ledger(database, Interrupts(), simulated(0), lambda: NOW)
     count = 0
 
     def step() -> None:
@@ -84,7 +91,7 @@ def steps(database: Database, query: ListJobs) -> int:
         count += 1
 
     database._connection.set_progress_handler(step, 1)
-    store._list(query)
+    ledger.page(query)
     database._connection.set_progress_handler(None, 1)
     return count
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.backlog import AGAIN, PAGE
+from actors.backlog import AGAIN, PAGE, Backlog
 from actors.batch import BATCH
 from actors.database import Database
 from actors.errors import (
@@ -27,6 +27,7 @@ from actors.errors import (
 )
 from actors.handlers import Handlers, handler, simulated
 from actors.interrupts import Interrupts
+from actors.ledger import Ledger
 from actors.lifecycle import Job, Status
 from actors.mailbox import Channel, Delivery
 from actors.messages import (
@@ -59,7 +60,9 @@ NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
 class Store:
     """A JobStore that one calls."""
 
-    def __init__(self, path: str = ":memory:", **options: Any) -> None:
+    def __init__(
+        self, path: str = ":memory:", ended: Callable[..., None] = lambda **_: None, **options: Any
+    ) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.database = Database(path)
         #: The error code that every commit ends with.
@@ -68,7 +71,10 @@ class Store:
         self.channel = Channel(clock=self.seconds)
         self.interrupts = Interrupts()
         options = {"handlers": simulated(0), "clock": lambda: self.now, "chance": lambda: 1.0, **options}
-        self.actor = JobStore(self.database, self.channel, self.interrupts, **options)
+        self.ledger = Ledger(self.database, self.interrupts, **options)
+        self.actor = JobStore(
+            self.ledger, Backlog(self.database, self.channel, lambda: self.now), ended=ended
+        )
         inbox = self.actor.actor_inbox
         inbox.wait = lambda seconds: inbox.has_more()  # type: ignore[method-assign]  # noqa: ARG005
 
@@ -115,7 +121,7 @@ class Store:
 
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
-        self.actor._running, self.actor._durable_running = {}, {}
+        self.ledger._running, self.ledger._durable_running = {}, {}
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""
@@ -329,7 +335,7 @@ def test_a_failed_commit_stores_nothing_says_so_and_leaves_the_store_working() -
     assert store.delivered() == [kept.id]
     free_disk()
     assert store.ask(large).status == "pending"
-    assert store.actor._database.counts[Status.PENDING] == 2
+    assert store.ledger.counts[Status.PENDING] == 2
 
 
 def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_room(
@@ -482,7 +488,7 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
         store.now += timedelta(seconds=1)
         store.ask(Complete(job_id, 1, None))
     assert [job.id for job in store.ask(ListJobs())] == ids[5:]
-    assert store.actor._database.counts == {
+    assert store.ledger.counts == {
         "pending": 2,
         "processing": 0,
         "completed": 3,
@@ -823,7 +829,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_agree(self) -> None:
-        for status, count in self.store.actor._database.counts.items():
+        for status, count in self.store.ledger.counts.items():
             assert count == sum(status is job.status for job in self.model.values())
 
 

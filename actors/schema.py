@@ -1,0 +1,52 @@
+"""The schema of the database, and how a file with an older one gets there."""
+
+import sqlite3
+from typing import Final
+
+from actors.lifecycle import FINISHED
+
+# The rowid is the job's id, so that the order of submission costs no index of its own, and a page of jobs
+# costs the same wherever it starts. Times are microseconds since 1970, in UTC.
+FIRST_SCHEMA: Final = f"""
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    type TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    max_retries INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    run_at INTEGER,
+    last_error TEXT,
+    payload TEXT NOT NULL,
+    result TEXT,
+    CHECK ((finished_at IS NOT NULL) = (status IN ({", ".join(f"'{s}'" for s in sorted(FINISHED))})))
+) STRICT;
+CREATE INDEX jobs_by_status ON jobs (status);
+CREATE INDEX jobs_by_type ON jobs (type);
+CREATE INDEX jobs_by_finish ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+"""
+#: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
+MIGRATIONS: Final = (
+    FIRST_SCHEMA,
+    # In how many crashes in a row an attempt was running; and whether the running one is to be cancelled.
+    """ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN is_unwanted INTEGER NOT NULL DEFAULT 0;""",
+    "CREATE INDEX jobs_by_run_at ON jobs (run_at) WHERE run_at IS NOT NULL AND status = 'pending';",
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file up to date. Raises DatabaseError if it is a newer Gofer's, or no Gofer's at all."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if version == 0 and tables:
+        raise sqlite3.DatabaseError("it is a database of something else")
+    if version > len(MIGRATIONS):
+        raise sqlite3.DatabaseError(
+            f"it has schema version {version} and this Gofer knows none after {len(MIGRATIONS)};"
+            " a newer Gofer made it"
+        )
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")
