@@ -46,8 +46,10 @@ HANDS_OVER = signal.SIGURG
 graceful_timeout = 30
 #: Seconds of these in which a running job no longer goes on, but is given back.
 RESERVE = 5
-#: Seconds from the stop signal for which open connections may still be answered.
+#: Seconds from the stop signal for which open connections may still be answered; and within these, how long
+#: gunicorn is not told: it would close each connection behind the answer it gives, whatever that said.
 CONNECTION_GRACE = 1.2
+FAREWELL = 0.2
 
 
 def on_starting(server):
@@ -162,17 +164,22 @@ def begin_to_stop(worker):
     for server in worker.servers:
         server.close()
     worker.system.drain(grace(worker), admits=worker.hands_over)
+    worker.loop.call_later(FAREWELL if worker.nr_conns else 0, end_serving, worker)
+    # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
+    worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
+    # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
+    worker.loop.remove_signal_handler(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def end_serving(worker):
+    """Have gunicorn wait for the connections that are left, and close them behind their next answer."""
     worker.handle_exit_signal()
     if len(worker.servers) == len(worker.sockets):
         # Once it serves, gunicorn looks only every second whether it should stop; a cancel wakes it up.
         for task in asyncio.all_tasks(worker.loop):
             if task.get_coro().__name__ == "_serve":
                 task.cancel()
-    # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
-    worker.loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
-    # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
-    worker.loop.remove_signal_handler(signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def worker_exit(server, worker):

@@ -82,6 +82,11 @@ class System:
         """Whether new jobs are taken."""
         return self._admits
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the end is near: no job is started any more."""
+        return self._is_draining
+
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]

@@ -7,13 +7,17 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.recording import drain, recording
 from tests.records import executions, stored
 from tests.reloads import LONGEST_PAUSE, SECONDS, Sent, faults, load, pauses, reloaded
-from tests.service import Service, answer, eventually, running
+from tests.service import PATIENCE, Service, answer, eventually, running
 
 #: Seconds more for a busy machine.
 SLACK = 2.0
@@ -49,16 +53,48 @@ async def reloading(service: Service) -> tuple[list[Sent], float]:
     loading = asyncio.ensure_future(load(service.port, itertools.count(), 20, stopped))
     moment = time.monotonic()
     service.master.send_signal(signal.SIGHUP)
-    await asyncio.to_thread(eventually, lambda: service.log.count("ASGI server listening") == 2)
+    await asyncio.to_thread(eventually, partial(has_started, service, 2))
     stopped.set()
     return await loading, moment
+
+
+def test_clients_that_keep_their_connections_are_told_when_these_end(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    with running(GOFER_DATABASE=tmp_path / "jobs.db") as service, ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(times_told_to_leave, service.port, stopped) for _ in range(4)]
+        for starts in (2, 3, 4):
+            service.master.send_signal(signal.SIGHUP)
+            eventually(partial(has_started, service, starts))
+        stopped.set()
+        assert all(client.result() > 0 for client in clients)
+
+
+def has_started(service: Service, times: int) -> bool:
+    return service.log.count("ASGI server listening") == times
+
+
+def times_told_to_leave(port: int, stopped: threading.Event) -> int:
+    """Ask without a pause, on the same connection until an answer says that it is the last there."""
+    told = 0
+    while not stopped.is_set():
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+            connection.connect()
+            connection.auto_open = 0
+            is_last = False
+            while not (is_last or stopped.is_set()):
+                connection.request("GET", "/jobs")
+                response = connection.getresponse()
+                assert (response.status, response.read()) == (200, b"[]")
+                is_last = response.getheader("Connection") == "close"
+            told += is_last
+    return told
 
 
 def test_a_reload_in_memory_says_so_and_starts_empty() -> None:
     with running(GOFER_SIMULATED_SECONDS=0) as service:
         service.submit(3)
         service.master.send_signal(signal.SIGHUP)
-        eventually(lambda: service.log.count("ASGI server listening") == 2)
+        eventually(partial(has_started, service, 2))
         eventually(lambda: not Path(f"/proc/{service.worker}").exists())
         assert service.jobs() == []
         (line,) = [event for event in service.events if "memory" in event]
@@ -81,7 +117,7 @@ async def upgrading(service: Service) -> list[Sent]:
     service.master.send_signal(signal.SIGUSR2)
     await asyncio.to_thread(eventually, lambda: "waiting for the owner" in service.log)
     await asyncio.to_thread(service.stop, signal.SIGTERM)
-    await asyncio.to_thread(eventually, lambda: service.log.count("ASGI server listening") == 2)
+    await asyncio.to_thread(eventually, partial(has_started, service, 2))
     stopped.set()
     return await loading
 
