@@ -74,12 +74,9 @@ class JobStore(Actor):
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         held = Held()
-        if self._failure is not None:
-            held.settle(None, None if isinstance(message, Claim) else self._failure)
-            return held
         try:
             self._take(message, held)
-            if self._batch.is_full(self._ledger.changes.bytes) or not self._has_company():
+            if self._failure is None and (self._is_batch_full() or not self._has_company()):
                 self._commit()
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
@@ -116,7 +113,7 @@ class JobStore(Actor):
     def _take(self, message: Any, held: Held) -> None:
         """Handle a message inside the open transaction."""
         try:
-            answer = self._handle(message, held)
+            answer = self._handle(message, held) if self._failure is None else None
         except GoferError as refusal:
             self._batch.add(Entry(held, message, refusal=refusal))
             if isinstance(message, Outcome):
@@ -126,7 +123,9 @@ class JobStore(Actor):
             self._batch.add(Entry(held, message, refusal=own_fault))
             self._roll_back(error)
         else:
-            if answer is not held:
+            if self._failure is not None:  # Since before, or since a part of what this message does.
+                give([(held, None, None if isinstance(message, Claim) else self._failure)])
+            elif answer is not held:
                 self._batch.add(Entry(held, message, answer))
 
     # What each message does.
@@ -185,10 +184,13 @@ class JobStore(Actor):
         postponed, self._postponed = self._postponed, []
         for entry in postponed:
             self._take(entry.message, entry.held)
-            if self._batch.is_full(self._ledger.changes.bytes):
+            if self._is_batch_full():
                 self._commit()
 
     # How a batch ends.
+
+    def _is_batch_full(self) -> bool:
+        return self._batch.is_full(self._ledger.changes.bytes)
 
     def _has_company(self) -> bool:
         """Tell whether another message is there to share the commit; wait a moment for one that is likely."""

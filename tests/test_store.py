@@ -142,6 +142,13 @@ def failure(code: int) -> sqlite3.Error:
     return error
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
 def is_answered(reply: Reply[Any]) -> bool:
     return reply._outcome is not None
 
@@ -445,6 +452,31 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
     assert store.ask(Claim(job_id)) is None
     store.actor.on_stop()
     assert ended == [True]
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR])
+def test_a_recovery_on_a_broken_disk_is_refused(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    store = Store()
+    store.ask(Claim(store.ask(EMAIL).id))
+    store.forget()
+    monkeypatch.setattr(store.database, "update", raising(failure(code)))
+    with pytest.raises(StorageFailed, match=f"the database is broken: error {code}"):
+        store.ask(Recover())
+
+
+def test_what_waits_for_room_is_answered_when_the_disk_breaks_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+    jobs = [store.ask(EMAIL) for _ in range(3)]
+    store.fail_writes = sqlite3.SQLITE_FULL
+    claims = [store.send(Claim(job.id)) for job in jobs]
+    assert not any(map(is_answered, claims))
+    monkeypatch.setattr(store.database, "update", raising(failure(sqlite3.SQLITE_IOERR)))
+    store.resume()
+    assert [claim.get(timeout=0) for claim in claims] == [None, None, None]
+    with pytest.raises(StorageFailed):
+        store.ask(EMAIL)
 
 
 def test_a_question_that_cannot_be_asked_fails_alone() -> None:
