@@ -129,7 +129,6 @@ class Ledger:
             self._interrupts.cancel(job_id)
             return before
         self._move(before, after)
-        self._settle(after)
         return after
 
     def retry(self, job_id: str) -> Job:
@@ -138,7 +137,6 @@ class Ledger:
         before = self.get(job_id)
         after = lifecycle.retried(before)
         self._move(before, after)
-        self._settle(after)
         return after
 
     # What a Worker does.
@@ -165,7 +163,6 @@ class Ledger:
         self._move(before, after)
         del self._running[after.id]
         self._sizes.pop(after.id, None)
-        self._settle(after)
 
     def note_progress(self, job_id: str, value: float) -> None:
         """Remember how far the job is, if it still runs."""
@@ -185,7 +182,6 @@ class Ledger:
             else:
                 recovered = lifecycle.recovered(job, crashes + 1, now, at_most_once=self._at_most_once)
             self._move(job, recovered, crashes=crashes + 1)
-            self._settle(recovered)
             self._log.warning("job was running at a crash", job=job.id, status=recovered.status)
 
     def drain(self, *, admits: bool) -> None:
@@ -242,15 +238,13 @@ class Ledger:
                 return lifecycle.stopped(job, attempt, now)
 
     def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
+        """Write the move, and see to what it leads to: another run, or the end."""
         self.changes.bytes += self._database.update(before, after, crashes=crashes)
         self.changes.bytes += self._sizes.get(before.id, 0)  # SQLite writes the whole row anew.
-
-    def _settle(self, job: Job) -> None:
-        """See to what a move leads to: another run, or the end."""
-        if job.status is Status.PENDING:
-            self.changes.runnable.append(job)
-        if job.status in FINISHED:
-            self.changes.finished.append(job)
+        if after.status is Status.PENDING:
+            self.changes.runnable.append(after)
+        if after.status in FINISHED:
+            self.changes.finished.append(after)
             self._delete_old()
 
     def _delete_old(self) -> None:

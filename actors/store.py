@@ -10,10 +10,7 @@ from actors.actor import Actor
 from actors.backlog import Backlog
 from actors.batch import Answer, Batch, Entry, give
 from actors.database import is_fatal, is_full
-from actors.errors import (
-    GoferError,
-    StorageFailed,
-)
+from actors.errors import GoferError, StorageFailed
 from actors.ledger import Ledger
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import (

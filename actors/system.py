@@ -54,19 +54,7 @@ class System:
         self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
-        database = _database(settings.database, ownership)
-        ledger = Ledger(
-            database,
-            self._interrupts,
-            handlers,
-            _now,
-            capacity=settings.capacity,
-            keep_finished=settings.keep_finished,
-            max_retries=settings.max_retries,
-            at_most_once=settings.on_crash == "fail",
-        )
-        backlog = Backlog(database, self._channel, _now)
-        self.store: pykka.ActorRef[JobStore] = JobStore.start(ledger, backlog, ended=self._store_ended)
+        self.store = self._start_store(settings)
         self._threads[self.store] = self.store.ask(Ping(), block=False)
         with self._changing:
             for _ in range(settings.workers):
@@ -119,6 +107,21 @@ class System:
             ending.join()
         if self._pool is not None:
             self._pool.stop()
+
+    def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
+        database = _database(settings.database, self._ownership)
+        ledger = Ledger(
+            database,
+            self._interrupts,
+            self._handlers,
+            _now,
+            capacity=settings.capacity,
+            keep_finished=settings.keep_finished,
+            max_retries=settings.max_retries,
+            at_most_once=settings.on_crash == "fail",
+        )
+        backlog = Backlog(database, self._channel, _now)
+        return JobStore.start(ledger, backlog, ended=self._store_ended)
 
     def _start_worker(self) -> None:
         ref = Worker.start(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import settings
@@ -140,13 +141,6 @@ def failure(code: int) -> sqlite3.Error:
     error = sqlite3.OperationalError(f"error {code}")
     error.sqlite_errorcode = code
     return error
-
-
-def raising(error: Exception) -> Callable[..., Any]:
-    def function(*_: object, **__: object) -> None:
-        raise error
-
-    return function
 
 
 def is_answered(reply: Reply[Any]) -> bool:
@@ -459,7 +453,7 @@ def test_a_recovery_on_a_broken_disk_is_refused(monkeypatch: pytest.MonkeyPatch,
     store = Store()
     store.ask(Claim(store.ask(EMAIL).id))
     store.forget()
-    monkeypatch.setattr(store.database, "update", raising(failure(code)))
+    monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(code)))
     with pytest.raises(StorageFailed, match=f"the database is broken: error {code}"):
         store.ask(Recover())
 
@@ -472,7 +466,7 @@ def test_what_waits_for_room_is_answered_when_the_disk_breaks_instead(
     store.fail_writes = sqlite3.SQLITE_FULL
     claims = [store.send(Claim(job.id)) for job in jobs]
     assert not any(map(is_answered, claims))
-    monkeypatch.setattr(store.database, "update", raising(failure(sqlite3.SQLITE_IOERR)))
+    monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(sqlite3.SQLITE_IOERR)))
     store.resume()
     assert [claim.get(timeout=0) for claim in claims] == [None, None, None]
     with pytest.raises(StorageFailed):
