@@ -158,7 +158,9 @@ def main() -> None:
             f"{run.drain_seconds:10.2f}{run.not_created:10.0f}"
         )
     for one, other in (("gofer", "floor"), ("gofer", "naive"), ("gofer", "asyncio"), ("durable", "gofer")):
-        print(f"{one} / {other}: {medians[one].per_second / medians[other].per_second:.2f}")
+        # Round by round, as the two were measured one soon after the other: machines have slow minutes.
+        ratios = [a.per_second / b.per_second for a, b in zip(runs[one], runs[other], strict=True)]
+        print(f"{one} / {other}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     print(f"an fsync on this disk: {fsync * 1e3:.2f} ms")
 
 
