@@ -121,7 +121,7 @@ class JobStore(Actor):
             self._roll_back(error)
         else:
             if self._failure is not None:  # Since before, or since a part of what this message does.
-                give([(held, None, None if isinstance(message, Claim) else self._failure)])
+                give([self._last_answer(Entry(held, message))])
             elif answer is not held:
                 self._batch.add(Entry(held, message, answer))
 
@@ -283,13 +283,15 @@ class JobStore(Actor):
         self._postponed, self._waiting = [], {}
         give(
             [(held, None, self._failure) for held in waiting]
-            + [
-                (held, None, None if isinstance(message, Claim) else refusal or self._failure)
-                for held, message, _, refusal in entries
-            ]
+            + [self._last_answer(entry) for entry in entries]
         )
         if not self.actor_stopped.is_set():
             self.stop()
+
+    def _last_answer(self, entry: Entry) -> Answer:
+        """Return what to say when nothing is stored any more; a claim fails no Worker, it gets no job."""
+        is_claim = isinstance(entry.message, Claim)
+        return entry.held, None, None if is_claim else entry.refusal or self._failure
 
     def _answer_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
