@@ -18,30 +18,16 @@ sys.path[0] = str(Path(__file__).parent.parent)
 import argparse
 import statistics
 import tempfile
-import threading
+from functools import partial
+from typing import Any
 
-from actors import Await, Settings, Submit, start
+from actors import Settings
 from benchmarks.disk import fsync_seconds
+from benchmarks.workers import jobs_per_second
 
 
-def jobs_per_second(database: str, workers: int, number: int) -> float:
-    """Submit so many jobs while others hold all Workers; return how many are then run in a second."""
-    gate = threading.Event()
-    settings = Settings(workers=workers, capacity=number + workers, database=database)
-    handlers = {"hold": lambda _: gate.wait() and None, "nothing": lambda _: None}
-    with start(settings, handlers) as system:
-        for _ in range(workers):
-            system.store.ask(Submit("hold"))
-        replies = [system.store.ask(Submit("nothing"), block=False) for _ in range(number)]
-        ids = [reply.get().id for reply in replies]
-        gate.set()
-        # The last job first: the others are asked for when the work is done, and so do not disturb it.
-        last = [system.store.ask(Await(job_id), block=True) for job_id in reversed(ids[-workers:])]
-        first = [system.store.ask(Await(job_id), block=True) for job_id in ids[:workers]]
-    started = min(job.started_at for job in first)
-    finished = max(job.finished_at for job in last)
-    seconds: float = (finished - started).total_seconds()
-    return number / seconds
+def nothing(_payload: dict[str, Any]) -> None:
+    """Do nothing."""
 
 
 def main() -> None:
@@ -55,12 +41,13 @@ def main() -> None:
     print(f"{options.jobs} jobs that do nothing, {options.rounds} rounds: medians, a second")
     print(f"{'Workers':>7}{'in memory':>12}{'in a file':>12}{'fsyncs':>10}{'in a file / fsyncs':>20}")
     for workers in (1, 2, 4, 8):
+        settings = partial(Settings, workers=workers, capacity=options.jobs + workers)
         rounds = []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory(dir=".") as folder:
                 fsync = fsync_seconds(folder)
-                in_file = jobs_per_second(f"{folder}/jobs.db", workers, options.jobs)
-            in_memory = jobs_per_second(":memory:", workers, options.jobs)
+                in_file = jobs_per_second(settings(database=f"{folder}/jobs.db"), nothing, options.jobs)
+            in_memory = jobs_per_second(settings(), nothing, options.jobs)
             rounds.append((in_memory, in_file, 1 / fsync, in_file * fsync))
         in_memory, in_file, fsyncs, ratio = (
             statistics.median(column) for column in zip(*rounds, strict=True)

@@ -2,7 +2,7 @@
 
 Each job sleeps for 10 ms. The baseline is N divided by how long such a sleep really takes, measured just
 before: what N Workers would do if Gofer cost nothing. The time is that of the jobs themselves, from the first
-one's started_at to the last one's finished_at; whatever is still submitted after the first start is in it.
+one's started_at to the last one's finished_at; all are submitted before.
 
 Run it from the top of the checkout:
 
@@ -16,10 +16,12 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)
 
 import argparse
+import threading
 import time
 from typing import Any
 
 from actors import Await, Settings, Submit, start
+from actors.handlers import Function
 
 #: Seconds that a job waits.
 WAIT = 0.010
@@ -38,15 +40,20 @@ def seconds_asleep(number: int) -> float:
     return (time.perf_counter() - started) / number
 
 
-def jobs_per_second(workers: int, number: int) -> float:
-    """Submit so many jobs at once, wait for all of them, and return how many were run in a second."""
-    with start(Settings(workers=workers, capacity=number), {"wait": wait}) as system:
-        replies = [system.store.ask(Submit("wait"), block=False) for _ in range(number)]
+def jobs_per_second(settings: Settings, function: Function, number: int) -> float:
+    """Submit so many jobs while others hold all Workers; return how many are then run in a second."""
+    gate = threading.Event()
+    with start(settings, {"hold": lambda _: gate.wait() and None, "run": function}) as system:
+        for _ in range(settings.workers):
+            system.store.ask(Submit("hold"))
+        replies = [system.store.ask(Submit("run"), block=False) for _ in range(number)]
         ids = [reply.get().id for reply in replies]
+        gate.set()
         # The last job first: the others are asked for when the work is done, and so do not disturb it.
-        jobs = [system.store.ask(Await(job_id), block=True) for job_id in reversed(ids)]
-    started = min(job.started_at for job in jobs)
-    finished = max(job.finished_at for job in jobs)
+        last = [system.store.ask(Await(job_id), block=True) for job_id in reversed(ids[-settings.workers :])]
+        first = [system.store.ask(Await(job_id), block=True) for job_id in ids[: settings.workers]]
+    started = min(job.started_at for job in first)
+    finished = max(job.finished_at for job in last)
     seconds: float = (finished - started).total_seconds()
     return number / seconds
 
@@ -59,7 +66,8 @@ def main() -> None:
 
     for workers in (1, 2, 4, 8, 32):
         ideal = workers / seconds_asleep(number)
-        real = jobs_per_second(workers, workers * number)
+        settings = Settings(workers=workers, capacity=workers * (number + 1))
+        real = jobs_per_second(settings, wait, workers * number)
         print(f"Workers: {workers}, jobs per second: {real:.0f}, ideal {ideal:.0f}: {real / ideal:.2f}")
 
 
