@@ -121,7 +121,9 @@ def post_worker_init(worker):
     for signum in STOP_SIGNALS:
         # Not the loop's own handlers: those go with the loop, and a second signal would then kill the
         # process in the middle of a job; and uvloop loses what comes before it runs.
-        worker.loop.remove_signal_handler(signum)
+        if not worker.loop.remove_signal_handler(signum):
+            # uvloop removes none before it runs, and gunicorn's would end all connections at once.
+            worker.loop.add_signal_handler(signum, lambda: None)
         signal.signal(signum, stop)
     signal.signal(HANDS_OVER, hand_over)
     # They are the master's business, and would kill a worker that gets them by mistake.
