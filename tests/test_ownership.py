@@ -25,8 +25,8 @@ SLACK = 2.0
 #: Seconds that jobs take.
 SHORT = 0.01
 LONG = 0.25
-#: More than twice as many as there are Workers, which have some left when the owner goes.
-LONG_ONES = 9
+#: So many more than there are Workers that these have some left when the owner goes, on a slow machine, too.
+LONG_ONES = 18
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
