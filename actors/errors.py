@@ -1,4 +1,4 @@
-"""What Gofer refuses to do, each with a message for the person who asked."""
+"""What Gofer refuses to do, each with a message that says what to change."""
 
 
 class GoferError(Exception):

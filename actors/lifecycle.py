@@ -18,15 +18,15 @@ from actors.errors import IllegalMove
 class Status(StrEnum):
     """Where a job stands."""
 
-    #: In the mailbox. A Worker's claim moves it on; a crash leaves it pending.
+    #: In the channel, or due there later. A Worker's claim moves it on; a crash leaves it pending.
     PENDING = "pending"
-    #: In one Worker's hands. That Worker's outcome moves it on; a crash sends it back to pending.
+    #: One Worker is running it. That Worker's outcome moves it on; a crash sends it back to pending.
     PROCESSING = "processing"
     #: Finished with a result.
     COMPLETED = "completed"
-    #: Finished with an error; only a retry that is asked for moves it on.
+    #: Finished with an error; only a requested retry moves it on.
     FAILED = "failed"
-    #: Finished because somebody wanted it so; only a retry that is asked for moves it on.
+    #: Finished on request; only a requested retry moves it on.
     CANCELLED = "cancelled"
 
 
@@ -44,9 +44,9 @@ MOVES: Final[Mapping[str, tuple[tuple[Status, ...], Status]]] = {
     "retry": ((Status.FAILED, Status.CANCELLED), Status.PENDING),
 }
 
-#: Crashes in a row, each during an attempt of the job, after which the job is taken to be their cause.
+#: Crashes in a row, each during an attempt of the job, after which the job is assumed to be their cause.
 MOST_CRASHES: Final = 3
-#: Seconds that a backoff lasts at the most.
+#: Seconds that a backoff lasts at most.
 LONGEST_BACKOFF: Final = 300.0
 
 
@@ -105,7 +105,7 @@ def is_due(job: Job, now: datetime) -> bool:
 
 
 def claimed(job: Job, now: datetime) -> Job:
-    """Return the job in a Worker's hands, one attempt further."""
+    """Return the job as a Worker is running it, one attempt further."""
     status = _moved(job, "claim")
     return replace(job, status=status, attempts=job.attempts + 1, started_at=now, run_at=None)
 
@@ -126,7 +126,7 @@ def has_retries_left(job: Job) -> bool:
 
 
 def backed_off(job: Job, attempt: int, error: str, now: datetime, seconds: float) -> Job:
-    """Return the job pending again after a failed attempt, not to be claimed for so many seconds."""
+    """Return the job pending again after a failed attempt, not to be claimed for `seconds`."""
     status = _ended(job, "back off", attempt)
     run_at = now + timedelta(seconds=seconds)
     return replace(job, status=status, last_error=error, run_at=run_at, started_at=None)
@@ -140,18 +140,18 @@ def backoff(attempt: int, first: float, chance: float) -> float:
     return chance * min(first * 2.0 ** min(attempt - 1, 64), LONGEST_BACKOFF)
 
 
-def stopped(job: Job, attempt: int, now: datetime) -> Job:
-    """Return the running job finished because somebody wanted it so."""
+def cancelled_while_running(job: Job, attempt: int, now: datetime) -> Job:
+    """Return the running job finished on request: its handler was closed, or its attempt failed anyway."""
     return replace(job, status=_ended(job, "cancel", attempt), finished_at=now)
 
 
 def cancelled(job: Job, now: datetime) -> Job:
-    """Return the job finished because somebody wanted it so."""
+    """Return the job finished on request, before a Worker claimed it or after its Worker is gone."""
     return replace(job, status=_moved(job, "cancel"), finished_at=now)
 
 
 def retried(job: Job) -> Job:
-    """Return a finished job pending again, for one more attempt at least; the earlier ones stay counted."""
+    """Return a finished job pending again, for at least one more attempt; the earlier ones stay counted."""
     return replace(job, status=_moved(job, "retry"), started_at=None, finished_at=None, run_at=None)
 
 
@@ -162,9 +162,10 @@ def released(job: Job, attempt: int) -> Job:
 
 
 def recovered(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:
-    """Return the job after a crash, the last of so many in a row, each during an attempt of it.
+    """Return the job after a crash, the last of `crashes` in a row, each during an attempt of it.
 
-    The attempt counts. The job is pending again, or failed: if it may run only once, or seems to kill.
+    The attempt counts. The job is pending again, or failed: if it may run only once, or probably caused the
+    crashes.
     """
     if at_most_once:
         return failed(job, job.attempts, "the process crashed during the attempt (GOFER_ON_CRASH=fail)", now)
@@ -184,6 +185,8 @@ def _moved(job: Job, move: str) -> Status:
 def _ended(job: Job, move: str, attempt: int) -> Status:
     """Guard a move that ends an attempt, so that a late Worker never overwrites a newer one."""
     after = _moved(job, move)
+    if job.status is not Status.PROCESSING:
+        raise IllegalMove(f"job {job.id} is {job.status}; attempt {attempt} of it has ended already")
     if job.attempts != attempt:
         raise IllegalMove(f"job {job.id} is in attempt {job.attempts}, no longer in {attempt}")
     return after

@@ -24,11 +24,11 @@ class Ping(Message, frozen=True):
     """Ask whether the actor runs; answered with the thread that it runs on."""
 
 
-# To the JobStore, from whoever has work to give.
+# To the JobStore, from a submitter.
 
 
 class Submit(Message, frozen=True, forbid_unknown_fields=True):
-    """Store a pending job and hand it to the mailbox; answered with the Job, without its payload.
+    """Store a pending job and hand it to the channel; answered with the Job, without its payload.
 
     Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored.
     """
@@ -63,12 +63,12 @@ class Get(Message, frozen=True):
 class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     """Answered with a list of Jobs, without payloads and results.
 
-    Raises JobNotFound if `after` is no id; the job itself may have been deleted since.
+    Raises JobNotFound if `after` is not an id; the job itself may have been deleted since.
     """
 
     status: Status | None = None
     type: str | None = None
-    #: At the most so many jobs.
+    #: At most this many jobs.
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     #: Only jobs that come after this one in the order asked for.
     after: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
@@ -77,7 +77,7 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
 
 
 class Cancel(Message, frozen=True):
-    """Cancel a job: a pending one at once, a processing one when its handler yields next.
+    """Cancel a job: a pending one immediately, a processing one when its handler next yields.
 
     Answered with the Job, which in the second case is still processing. Raises JobNotFound, or
     IllegalMove if the job is finished.
@@ -105,47 +105,44 @@ class Await(Message, frozen=True):
 
 
 # To the JobStore, from a Worker. How an attempt ended is told, not asked: the JobStore sees to it that it is
-# stored, also if the storage is full for a while, and refuses it with IllegalMove if the attempt is not the
+# stored, even if the disk is full for a while, and refuses it with IllegalMove if the attempt is not the
 # current one.
 
 
 class Claim(Message, frozen=True):
     """Take a pending job; answered with the Job, or None if it is not pending or the service stops.
 
-    While the storage is full there is no answer.
+    While the disk is full there is no answer.
     """
 
     id: str
 
 
-class Complete(Message, frozen=True):
-    """End an attempt with its result, which is JSON."""
+class Outcome(Message, frozen=True):
+    """How an attempt of a job ended."""
 
     id: str
     attempt: int
+
+
+class Complete(Outcome, frozen=True):
+    """End an attempt with its result, which is JSON."""
+
     result: Any
 
 
-class Fail(Message, frozen=True):
+class Fail(Outcome, frozen=True):
     """End an attempt with an error; the job is tried again if it has retries left."""
 
-    id: str
-    attempt: int
     error: str
 
 
-class Release(Message, frozen=True):
+class Release(Outcome, frozen=True):
     """Give a claimed job back as if it had not been claimed."""
 
-    id: str
-    attempt: int
 
-
-class Cancelled(Message, frozen=True):
+class Cancelled(Outcome, frozen=True):
     """End an attempt because its handler was closed on request."""
-
-    id: str
-    attempt: int
 
 
 class Progress(Message, frozen=True):
@@ -155,28 +152,21 @@ class Progress(Message, frozen=True):
     value: float
 
 
-Outcome = Complete | Fail | Release | Cancelled
-
-
 # To the JobStore, from the wiring.
 
 
-class Recover(Message, frozen=True):
-    """Hand what an earlier process left unfinished to the channel; answered with how many jobs that is."""
+class RecoverCrashed(Message, frozen=True):
+    """Make the jobs pending, or failed, that were running when an earlier process crashed.
+
+    Answered with how many jobs are pending; while the disk is full, that is done as soon as there is space.
+    """
 
 
 class Drain(Message, frozen=True):
-    """Answer every Claim with None from now on, and every Await with the job as it is."""
-
-    #: Whether jobs are still taken: another process, which has the same database, will run them.
-    admits: bool = False
+    """Act on a drain that has begun: answer every Claim with None, and every Await with the job as it is."""
 
 
 # To the JobStore, from itself.
-
-
-class Redeliver(Message, frozen=True):
-    """Make the jobs pending, or failed, that were running when an earlier process crashed."""
 
 
 class Resume(Message, frozen=True):

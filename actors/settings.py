@@ -50,7 +50,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     fields = {variable(field): field for field in Settings.__struct_fields__}
     for name in environment:
         if name.startswith("GOFER_") and name not in fields:
-            raise SettingError(f"{name} is no setting; the settings are {', '.join(fields)}")
+            raise SettingError(f"{name} is not a setting; the settings are {', '.join(fields)}")
     return Settings(
         **{
             field: _value(name, field, environment[name])

@@ -4,25 +4,24 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from actors import log
-from actors.backlog import Backlog
-from actors.database import Database
 from actors.errors import HandlerError
-from actors.handlers import Function, Handlers, load, load_factory, simulated
+from actors.handlers import Function, Handlers, simulated
 from actors.interrupts import Interrupts
-from actors.ledger import Ledger
-from actors.mailbox import Channel
-from actors.messages import Drain, Ping, Recover
-from actors.ownership import Ownership
-from actors.pool import Pool
+from actors.loading import load_factory, load_handlers
+from actors.messages import Drain, Ping, RecoverCrashed
+from actors.messaging import Channel
 from actors.settings import Settings
-from actors.store import JobStore
-from actors.worker import Worker
+from actors.store import Backlog, Database, JobStore, Ledger, Ownership
+from actors.work import Pool, Worker
+
+_now = partial(datetime.now, UTC)
 
 
 class System:
@@ -45,55 +44,44 @@ class System:
         self._ownership = ownership
         self._lost = lost
         self._channel = Channel()
-        self._interrupts = Interrupts()
+        #: Whether the service is stopping, and whether it still takes jobs.
+        self.interrupts = Interrupts()
         self._log = log.logger("System")
-        #: Held while actors are started or told to end, so that none is started behind a drain's back.
+        #: Held while actors are started or told to end, so that none starts during a drain.
         self._changing = threading.Lock()
-        self._is_draining = False
-        self._admits = True
         self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.store = self._start_store(settings)
+        # Its first message, so that the first page of the backlog holds what is recovered, in order.
+        recovered = self.store.ask(RecoverCrashed(), block=False)
         self._threads[self.store] = self.store.ask(Ping(), block=False)
         with self._changing:
             for _ in range(settings.workers):
                 self._start_worker()
         try:
-            self.store.ask(Recover())
+            recovered.get()
         except BaseException:
             self.stop()
             raise
-
-    @property
-    def admits(self) -> bool:
-        """Whether new jobs are taken."""
-        return self._admits
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the end is near: no job is started any more."""
-        return self._is_draining
 
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]
 
     def drain(self, grace: float, *, admits: bool = False) -> None:
-        """Start no job any more; give the running ones back after `grace` seconds.
+        """Start no further job; give the running ones back after `grace` seconds.
 
         New ones are taken only if the caller `admits` them, for a next process on the same database.
-        Returns at once. May be called from any thread, and again.
+        Returns immediately. May be called from any thread, and again.
         """
         with self._changing:
-            self._is_draining = True
-            self._admits = admits
-        self._interrupts.begin_grace(grace)
+            self.interrupts.drain(grace, admits=admits)
         self._channel.close()
         if self._pool is not None:
             self._pool.close()
         if self.store.is_alive():
-            self.store.tell(Drain(admits))
+            self.store.tell(Drain())
 
     def stop(self, grace: float = 25.0) -> None:
         """Drain, then stop the Workers, then the JobStore; return when every thread has ended."""
@@ -112,7 +100,7 @@ class System:
         database = _database(settings.database, self._ownership)
         ledger = Ledger(
             database,
-            self._interrupts,
+            self.interrupts,
             self._handlers,
             _now,
             capacity=settings.capacity,
@@ -125,14 +113,14 @@ class System:
 
     def _start_worker(self) -> None:
         ref = Worker.start(
-            self.store, self._channel, self._handlers, self._interrupts, self._pool, ended=self._worker_ended
+            self.store, self._channel, self._handlers, self.interrupts, self._pool, ended=self._worker_ended
         )
         self.workers.append(ref)
         self._threads[ref] = ref.ask(Ping(), block=False)
 
     def _worker_ended(self, ref: pykka.ActorRef[Worker]) -> None:
         with self._changing:
-            if self._is_draining:
+            if self.interrupts.is_draining:
                 return
             self._log.error("a Worker has ended; another takes its place")
             self._start_worker()
@@ -146,10 +134,10 @@ class System:
                 self._ownership.suspect()
             self._ownership.release()
         with self._changing:
-            is_lost = not self._is_draining
+            is_lost = not self.interrupts.is_draining
         if is_lost:
-            self._log.critical("the JobStore has ended; only a new start brings the jobs back")
-            self._interrupts.begin_grace(0)
+            self._log.critical("the JobStore has ended; restart Gofer to recover its jobs")
+            self.interrupts.begin_grace(0)
             self._channel.close()
             self._lost()
 
@@ -177,9 +165,9 @@ def start(
 ) -> System:
     """Start the actors, with these handlers or those that the settings name.
 
-    Raises StorageFailed if the database cannot be used, as when another process does; with its `ownership`
-    one can have waited for that. Raises HandlerError if a handler or the executor cannot be used. `lost` is
-    called if the JobStore ends by itself; nothing can be done then but to start anew.
+    Raises StorageFailed if the database cannot be used, as when another process does; a caller can have
+    waited for that, and then passes its `ownership`. Raises HandlerError if a handler or the executor
+    cannot be used. `lost` is called if the JobStore ends by itself; the only remedy then is to start again.
     """
     settings = settings or Settings()
     known = _handlers(settings, handlers)
@@ -200,10 +188,6 @@ def own(database: str, *, wait: bool) -> Ownership | None:
     return None if database == ":memory:" else Ownership(database, wait=wait)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _database(path: str, ownership: Ownership | None) -> Database:
     database = Database(path)
     if ownership is not None and ownership.is_suspect:
@@ -217,7 +201,7 @@ def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handl
     if given is not None:
         return Handlers(given, on_executor=on_executor)
     if settings.handlers is not None:
-        return load(settings.handlers, on_executor=on_executor)
+        return load_handlers(settings.handlers, on_executor=on_executor)
     return simulated(settings.simulated_seconds)
 
 
@@ -226,4 +210,4 @@ def _pool(place: str) -> Pool:
     try:
         return Pool(factory)
     except Exception as error:
-        raise HandlerError(f"GOFER_EXECUTOR is {place!r}; it made no executor: {error!r}") from error
+        raise HandlerError(f"GOFER_EXECUTOR is {place!r}; it failed to make one: {error!r}") from error

@@ -5,7 +5,7 @@ from typing import Any, Final
 import pykka
 
 from actors.messages import Message
-from actors.reply import Reply
+from actors.messaging import Reply
 
 #: Seconds that an actor has to answer.
 ANSWER_LIMIT: Final = 5.0
@@ -24,4 +24,4 @@ async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
     except pykka.ActorDeadError:
         raise pykka.ActorDeadError(f"the {name} has stopped, and the service with it") from None
     except pykka.Timeout:
-        raise pykka.Timeout(f"the {name} gave no answer in {ANSWER_LIMIT:g} seconds") from None
+        raise pykka.Timeout(f"the {name} did not answer within {ANSWER_LIMIT:g} seconds") from None

@@ -7,7 +7,7 @@ from api.request import Request
 
 
 class Farewell:
-    """Lets each answer of a service that stops say that it is the last on its connection (RFC 9112, 9.6).
+    """While stopping, marks each response as the connection's last (RFC 9112, section 9.6).
 
     A server that closes after an answer that did not say so may cut off the client's next request.
     """
@@ -18,6 +18,6 @@ class Farewell:
     async def process_response(
         self, _req: Request, resp: falcon.asgi.Response, _resource: object, _req_succeeded: object
     ) -> None:
-        """Say so."""
-        if self._system.is_draining:
+        """Mark it."""
+        if self._system.interrupts.is_draining:
             resp.set_header("Connection", "close")

@@ -17,7 +17,7 @@ class Health:
 
     async def on_get(self, _req: Request, resp: falcon.asgi.Response) -> None:
         """Look at every actor, and see that the JobStore answers."""
-        if not self._system.admits:
+        if not self._system.interrupts.admits:
             raise falcon.HTTPServiceUnavailable(description="the service is stopping")
         if dead := self._system.dead():
             raise falcon.HTTPServiceUnavailable(

@@ -56,9 +56,9 @@ def _render(req: Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -
 def _default_detail(req: Request, error: falcon.HTTPError) -> str:
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = dict(error.headers or ()).get("Allow", "")
-        return f"{req.method} is not possible here; possible: {allowed}"
+        return f"{req.method} is not allowed here; allowed: {allowed}"
     if isinstance(error, falcon.HTTPNotFound):
         return f"there is nothing at {req.path}; jobs are at /jobs and /jobs/{{id}}"
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return "this is a fault of the service; its log says more"
+        return "internal error; see the service's log"
     return "the request cannot be understood"

@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 
 class Request(falcon.asgi.Request):
-    """Falcon's request, which does not tell a body that was cut off from a whole one: this one does."""
+    """Falcon's request does not tell a body that was cut off from a whole one: this one does."""
 
     def __init__(
         self,

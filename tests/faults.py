@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 import pykka
 
 from actors import Await, GoferError, ListJobs, Settings, Submit, lifecycle, log, start
-from actors.database import Database
+from actors.store.database import Database
 from tests.storage import SUFFIXES, peek, report, run_to_the_end
 
 TOP: Final = Path(__file__).parent.parent

@@ -15,8 +15,8 @@ import msgspec
 import pykka
 
 from actors import handler
-from actors.store import JobStore
-from actors.worker import Worker
+from actors.store.jobstore import JobStore
+from actors.work.worker import Worker
 
 #: Seconds after which a handler or a test gives up; nothing waits for so long unless it is broken.
 LIMIT = 60.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from actors import Settings, Submit, start
-from actors.database import Database
+from actors.store.database import Database
 from tests.storage import report
 
 TOP: Final = Path(__file__).parent.parent

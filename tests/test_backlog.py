@@ -8,13 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import actors.backlog
+import actors.store.backlog
 from actors import lifecycle
-from actors.backlog import Backlog
-from actors.database import Database
 from actors.lifecycle import FIRST_ID, Job, Status
-from actors.mailbox import Channel
-from actors.messages import Run
+from actors.messages import ListJobs, Run
+from actors.messaging.channel import Channel
+from actors.store.backlog import Backlog
+from actors.store.database import Database
 
 DELAYS = st.sampled_from([0, 0, 1, 5, 5, 20])
 
@@ -30,7 +30,7 @@ class Queues:
 
     def start(self) -> None:
         """Begin anew with what is in the database."""
-        self.channel = Channel(clock=self._seconds)
+        self.channel = Channel(monotonic=self._seconds)
         self.backlog = Backlog(self.database, self.channel, lambda: self.now)
 
     def _seconds(self) -> float:
@@ -45,7 +45,8 @@ class Queues:
         return job
 
     def recover(self) -> None:
-        self.backlog.reopen()
+        self.channel.clear()
+        self.backlog = Backlog(self.database, self.channel, lambda: self.now)
         self.backlog.send([])
 
     def take(self) -> str | None:
@@ -75,9 +76,9 @@ def queues() -> Iterator[Queues]:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actors.backlog, "PAGE", 4)
-    monkeypatch.setattr(actors.backlog, "AGAIN", 2)
-    monkeypatch.setattr(actors.backlog, "MOST", 20)
+    monkeypatch.setattr(actors.store.backlog, "PAGE", 4)
+    monkeypatch.setattr(actors.store.backlog, "AGAIN", 2)
+    monkeypatch.setattr(actors.store.backlog, "MOST", 20)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -85,7 +86,7 @@ def test_of_many_jobs_only_the_next_few_are_in_the_channel(queues: Queues) -> No
     for delay in (0, 60) * 50:
         queues.store(delay)
     queues.recover()
-    assert (queues.channel.prompt, queues.channel.delayed) == (4, 4)
+    assert (queues.channel.immediate, queues.channel.delayed) == (4, 4)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -137,7 +138,7 @@ def test_cancelled_jobs_do_not_pile_up_in_the_channel(queues: Queues, delay: flo
         queues.backlog.send([job])
         queues.database.update(job, lifecycle.cancelled(job, queues.now))
         queues.database.commit()
-        assert queues.channel.prompt + queues.channel.delayed <= 21
+        assert queues.channel.immediate + queues.channel.delayed <= 21
     last = queues.store()
     queues.backlog.send([last])
     queues.now += timedelta(seconds=60)
@@ -151,7 +152,7 @@ def test_more_jobs_than_the_channel_is_to_hold_are_all_run_in_their_order(queues
         job = queues.store()
         queues.backlog.send([job])
         ids.append(job.id)
-    assert queues.channel.prompt <= 21
+    assert queues.channel.immediate <= 21
     assert queues.take_all() == ids
 
 
@@ -159,7 +160,6 @@ def test_a_closed_channel_makes_it_read_nothing(queues: Queues) -> None:
     for _ in range(10):
         queues.store()
     queues.channel.close()
-    queues.backlog.reopen()
     reads: list[str] = []
     queues.database._connection.set_trace_callback(reads.append)
     queues.backlog.send([])
@@ -172,9 +172,9 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(actors.backlog, "PAGE", 4)
-        self.patch.setattr(actors.backlog, "AGAIN", 2)
-        self.patch.setattr(actors.backlog, "MOST", 20)
+        self.patch.setattr(actors.store.backlog, "PAGE", 4)
+        self.patch.setattr(actors.store.backlog, "AGAIN", 2)
+        self.patch.setattr(actors.store.backlog, "MOST", 20)
         self.queues = Queues()
         self.pending: set[str] = set()
         self.running: list[str] = []
@@ -231,7 +231,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_pending_jobs_are_those_of_the_model(self) -> None:
-        assert {job.id for job in self.queues.database.page(status=Status.PENDING)} == self.pending
+        assert {job.id for job in self.queues.database.page(ListJobs(Status.PENDING))} == self.pending
 
 
 TestHistories = Histories.TestCase

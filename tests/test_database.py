@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from actors import lifecycle
-from actors.database import Database
 from actors.errors import StorageFailed
-from actors.schema import FIRST_SCHEMA, MIGRATIONS
+from actors.store.database import Database
+from actors.store.schema import FIRST_SCHEMA, MIGRATIONS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ def test_what_is_committed_is_there_after_a_reopen_to_the_microsecond(tmp_path: 
     reopened = Database(path)
     stored = reopened._connection.execute("SELECT payload FROM jobs").fetchall()
     assert stored == [('{"text":"\\u0000 \\" ü","n":1e400,"big":12345678901234567890123}',)]
-    assert list(reopened.page()) == [job]
+    assert list(reopened.page(ListJobs())) == [job]
     reopened.close()
 
 
@@ -92,7 +92,7 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Pat
     path = str(tmp_path / "other.db")
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE songs (title)")
-    with pytest.raises(StorageFailed, match="a database of something else"):
+    with pytest.raises(StorageFailed, match="not a Gofer database"):
         Database(path)
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("songs",)]
@@ -108,7 +108,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_jobs(tmp_pat
         )
     database = Database(path)
     assert pragma(database, "user_version") == len(MIGRATIONS)
-    (job,) = database.page()
+    (job,) = database.page(ListJobs())
     assert (job.id, database.interrupted()) == ("0000000000000007", [])
     database.close()
 

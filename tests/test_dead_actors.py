@@ -8,9 +8,9 @@ import falcon.testing
 import pytest
 
 from actors import Await, Settings, System, start
-from actors.ledger import Ledger
 from actors.messages import Progress
-from actors.worker import Worker
+from actors.store.ledger import Ledger
+from actors.work.worker import Worker
 from api import asking, create_app
 
 #: Seconds within which a client must hear of a stopped actor: far less than an actor may take to answer.
@@ -37,7 +37,7 @@ def stuck(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         busy.set()
         over.wait(60)
 
-    monkeypatch.setattr(Ledger, "note_progress", wait)
+    monkeypatch.setattr(Ledger, "_note_progress", wait)
     system.store.tell(Progress("0" * 16, 0.5))
     assert busy.wait(10)
     yield
@@ -115,7 +115,7 @@ def test_a_jobstore_that_does_not_answer_keeps_no_client_waiting(
     monkeypatch.setattr(asking, "ANSWER_LIMIT", 0.2)
     start_time = time.monotonic()
     result = request(client, name)
-    assert_unavailable(result, "JobStore gave no answer")
+    assert_unavailable(result, "JobStore did not answer")
     assert int(result.headers["retry-after"]) > 0
     assert 0.2 <= time.monotonic() - start_time < SOON
 
@@ -124,7 +124,7 @@ def test_the_service_recovers_when_the_jobstore_answers_again(
     system: System, client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
-    monkeypatch.setattr(Ledger, "note_progress", lambda *_: over.wait(60))
+    monkeypatch.setattr(Ledger, "_note_progress", lambda *_: over.wait(60))
     with monkeypatch.context() as short:
         short.setattr(asking, "ANSWER_LIMIT", 0.2)
         system.store.tell(Progress("0" * 16, 0.5))

@@ -40,7 +40,7 @@ def test_a_broken_disk_ends_the_store_and_costs_nothing_that_was_acknowledged(fa
 def test_a_write_without_room_is_refused_or_made_later(number: int) -> None:
     seen = check(Fault("closed", "pwrite64", "ENOSPC", number))
     assert seen.hits
-    assert "the storage has room again" in seen.log
+    assert "there is disk space again" in seen.log
     assert len(seen.refusals) <= 1
 
 

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from actors.errors import HandlerError, InvalidJob
-from actors.handlers import Handlers, handler, load
+from actors.handlers import Handlers, handler
+from actors.loading import load_handlers
 
 
 class Mail(msgspec.Struct):
@@ -42,9 +43,9 @@ def test_a_handler_stays_a_plain_function_with_its_options_beside_it() -> None:
 
 def test_a_payload_becomes_the_struct_or_dataclass_that_the_handler_asks_for() -> None:
     handlers = Handlers({"mail": send, "report": write, "any": print})
-    assert handlers.argument("mail", {"to": "you"}) == Mail("you")
-    assert handlers.argument("report", {"pages": 3}) == Report(3)
-    assert handlers.argument("any", {"what": "ever"}) == {"what": "ever"}
+    assert handlers.find("mail").argument({"to": "you"}) == Mail("you")
+    assert handlers.find("report").argument({"pages": 3}) == Report(3)
+    assert handlers.find("any").argument({"what": "ever"}) == {"what": "ever"}
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,12 @@ def test_a_payload_that_does_not_fit_is_refused_with_the_path_of_the_wrong_field
     payload: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidJob, match=reason):
-        Handlers({"mail": send}).argument("mail", payload)
+        Handlers({"mail": send}).find("mail").argument(payload)
 
 
 def test_a_callable_of_which_nothing_is_known_gets_the_payload_as_it_is() -> None:
     handlers = Handlers({"print": functools.partial(print, end="")})
-    assert handlers.argument("print", {"a": 1}) == {"a": 1}
+    assert handlers.find("print").argument({"a": 1}) == {"a": 1}
 
 
 def test_a_time_limit_on_a_plain_function_is_refused() -> None:
@@ -82,7 +83,7 @@ def test_a_time_limit_on_a_generator_is_accepted() -> None:
 
 def test_what_is_no_function_is_refused() -> None:
     wrong: Any = "send"
-    with pytest.raises(HandlerError, match="the handler of 'mail' is no function: 'send'"):
+    with pytest.raises(HandlerError, match="the handler of 'mail' is not a function: 'send'"):
         Handlers({"mail": wrong})
 
 
@@ -139,9 +140,9 @@ def annotated(annotations: dict[str, str]) -> Any:
 
 def test_only_the_annotation_of_the_payload_has_to_be_there_when_it_runs() -> None:
     handlers = Handlers({"mail": annotated({"payload": "Mail", "return": "OnlyForTypeCheckers"})})
-    assert handlers.argument("mail", {"to": "you"}) == Mail("you")
+    assert handlers.find("mail").argument({"to": "you"}) == Mail("you")
     with pytest.raises(
-        HandlerError, match=r"'mail' annotates its payload with a type that is not there: .*Gone"
+        HandlerError, match=r"'mail' annotates its payload with a type that cannot be resolved: .*Gone"
     ):
         Handlers({"mail": annotated({"payload": "Gone"})})
 
@@ -151,7 +152,7 @@ def test_the_payload_of_a_callable_object_is_checked_as_that_of_a_function_is() 
         def __call__(self, mail: Mail) -> str:
             return mail.to
 
-    assert Handlers({"mail": Sender()}).argument("mail", {"to": "you"}) == Mail("you")
+    assert Handlers({"mail": Sender()}).find("mail").argument({"to": "you"}) == Mail("you")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,6 @@ def test_the_payload_of_a_callable_object_is_checked_as_that_of_a_function_is() 
 )
 def test_a_setting_that_leads_nowhere_is_refused_in_one_line(place: str, reason: str) -> None:
     with pytest.raises(HandlerError, match=reason) as refusal:
-        load(place)
+        load_handlers(place)
     assert str(refusal.value).startswith(f"GOFER_HANDLERS is {place!r}; ")
     assert "\n" not in str(refusal.value)

@@ -59,7 +59,7 @@ def test_a_backoff_doubles_with_full_jitter_up_to_its_cap(attempt: int, chance: 
 
 def test_a_pending_job_and_a_running_one_can_be_cancelled() -> None:
     assert lifecycle.cancelled(pending(), NOW).status is Status.CANCELLED
-    job = lifecycle.stopped(processing(), 1, NOW)
+    job = lifecycle.cancelled_while_running(processing(), 1, NOW)
     assert (job.status, job.finished_at) == (Status.CANCELLED, NOW)
 
 

@@ -22,10 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from actors.actor import Actor
-from actors.mailbox import Channel, Mailbox
 from actors.messages import Ping, Run
-from actors.reply import Reply
+from actors.messaging.actor import Actor
+from actors.messaging.channel import Channel
+from actors.messaging.mailbox import Mailbox
+from actors.messaging.reply import Reply
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
 LIMIT = 60.0
@@ -261,7 +262,7 @@ class Receivers(RuleBasedStateMachine):
         self.stopped = [threading.Event() for _ in range(3)]
         self.mailboxes = [mailbox_on(self.channel, stopped) for stopped in self.stopped]
         self.names = map(str, itertools.count())
-        self.prompt: list[str] = []
+        self.immediate: list[str] = []
         self.delayed: list[tuple[float, int, str]] = []
         self.own: list[deque[str]] = [deque() for _ in range(3)]
 
@@ -269,7 +270,7 @@ class Receivers(RuleBasedStateMachine):
     def send(self) -> None:
         name = next(self.names)
         self.channel.send(Run(name))
-        self.prompt.append(name)
+        self.immediate.append(name)
 
     @rule(delay=st.integers(1, 5))
     def send_delayed(self, delay: int) -> None:
@@ -305,7 +306,7 @@ class Receivers(RuleBasedStateMachine):
 
     @invariant()
     def a_receiver_would_sleep_until_the_next_message_is_due(self) -> None:
-        dues = [self.clock.now] * len(self.prompt) + [due for due, _, _ in self.delayed]
+        dues = [self.clock.now] * len(self.immediate) + [due for due, _, _ in self.delayed]
         expected = max(0.0, min(dues) - self.clock.now) if dues else None
         assert seconds_to_next(self.channel) == expected
 
@@ -315,7 +316,9 @@ class Receivers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.clock.now += 10
-        assert sorted(take_all(self.channel)) == sorted(self.prompt + [name for _, _, name in self.delayed])
+        assert sorted(take_all(self.channel)) == sorted(
+            self.immediate + [name for _, _, name in self.delayed]
+        )
 
     def put(self, to: int, message: str) -> None:
         self.mailboxes[to].put(Letter(message))
@@ -323,12 +326,12 @@ class Receivers(RuleBasedStateMachine):
             self.own[to].append(message)
 
     def is_due(self) -> bool:
-        return bool(self.prompt) or any(due <= self.clock.now for due, _, _ in self.delayed)
+        return bool(self.immediate) or any(due <= self.clock.now for due, _, _ in self.delayed)
 
     def expect_from_the_channel(self, message: Any) -> None:
         """Each of the two kinds keeps its order; how they mix depends on who looked when."""
-        if message.id in self.prompt:
-            assert message.id == self.prompt.pop(0)
+        if message.id in self.immediate:
+            assert message.id == self.immediate.pop(0)
         else:
             first = min(self.delayed)
             self.delayed.remove(first)

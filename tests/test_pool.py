@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from actors import Await, Cancel, Get, Job, Settings, Submit, System, handler, start
-from actors.attempt import RemoteError
 from actors.errors import HandlerError
 from actors.interrupts import Interrupt, Interrupted
-from actors.pool import Pool
+from actors.work.attempt import RemoteError
+from actors.work.pool import Pool
 from tests import jobs
 from tests.jobs import LIMIT, Phone
 from tests.service import eventually, running
@@ -324,14 +324,14 @@ def test_a_pool_returns_the_result_and_reports_the_progress(pool: Pool, phone: P
 
     answering = threading.Thread(target=answer)
     answering.start()
-    assert isinstance(pool.perform(jobs.halfway, phone.payload(), None, report), int)
+    assert isinstance(pool.call(jobs.halfway, phone.payload(), None, report), int)
     answering.join()
     assert told == [0.5]
 
 
 def test_a_pool_raises_what_the_handler_raised_in_words(pool: Pool) -> None:
     with pytest.raises(RemoteError) as caught:
-        pool.perform(jobs.leave, {}, None, ignore)
+        pool.call(jobs.leave, {}, None, ignore)
     assert caught.value.description == "SystemExit: 3"
     assert "sys.exit(3)" in str(caught.value)
 
@@ -339,7 +339,7 @@ def test_a_pool_raises_what_the_handler_raised_in_words(pool: Pool) -> None:
 def test_a_pool_that_is_closed_begins_nothing(pool: Pool) -> None:
     pool.close()
     with pytest.raises(Interrupted) as caught:
-        pool.perform(jobs.echo, {}, None, ignore)
+        pool.call(jobs.echo, {}, None, ignore)
     assert caught.value.reason is Interrupt.RELEASE
 
 
@@ -348,9 +348,9 @@ def test_a_pool_whose_process_is_killed_has_another_for_the_next_handler(phone: 
     killing = threading.Thread(target=lambda: os.kill(phone.take().pid, signal.SIGKILL))
     killing.start()
     with pytest.raises(BrokenExecutor):
-        pool.perform(jobs.call, phone.payload(), None, ignore)
+        pool.call(jobs.call, phone.payload(), None, ignore)
     killing.join()
-    assert pool.perform(jobs.echo, {"a": 1}, None, ignore) == {"a": 1}
+    assert pool.call(jobs.echo, {"a": 1}, None, ignore) == {"a": 1}
     pool.stop()
     assert not multiprocessing.active_children()
 
@@ -359,7 +359,7 @@ def test_a_process_that_is_just_starting_does_not_hear_control_c(phone: Phone) -
     pool = Pool(jobs.one_process)
     results: list[int] = []
     performing = threading.Thread(
-        target=lambda: results.append(pool.perform(jobs.call, phone.payload(), None, ignore))
+        target=lambda: results.append(pool.call(jobs.call, phone.payload(), None, ignore))
     )
     performing.start()
     (child,) = eventually(multiprocessing.active_children)
@@ -391,9 +391,9 @@ def test_the_processes_of_a_pool_end_with_a_service_that_is_killed(phone: Phone)
         ("tests.nowhere:processes", "it cannot be imported: ModuleNotFoundError"),
         ("tests.jobs:nothing", "it cannot be imported: AttributeError"),
         ("tests.jobs:no_function", "it must name a function that returns an executor"),
-        ("tests.jobs:none", "it made no executor: TypeError('None is no concurrent.futures.Executor')"),
-        ("tests.jobs:refusing", "it made no executor: OSError('no cluster')"),
-        ("tests.jobs:call", "it made no executor: TypeError"),
+        ("tests.jobs:none", "it failed to make one: TypeError('None is not a concurrent.futures.Executor')"),
+        ("tests.jobs:refusing", "it failed to make one: OSError('no cluster')"),
+        ("tests.jobs:call", "it failed to make one: TypeError"),
     ],
 )
 def test_a_wrong_executor_stops_the_start_with_one_line(executor: str, reason: str) -> None:

@@ -11,9 +11,9 @@ from unittest import mock
 import pykka
 import pytest
 
-from actors.actor import Actor
 from actors.messages import Ping
-from actors.reply import Held, Reply, wake
+from actors.messaging.actor import Actor
+from actors.messaging.reply import Held, Reply, wake
 
 T = TypeVar("T")
 
@@ -97,9 +97,9 @@ def test_the_exception_that_is_being_handled_can_be_the_answer() -> None:
 
 @pytest.mark.parametrize("reply", [settled("first"), failed(LookupError())])
 def test_a_second_answer_is_refused(reply: Reply[Any]) -> None:
-    with pytest.raises(RuntimeError, match="answer already"):
+    with pytest.raises(RuntimeError, match="already answered"):
         reply.set("second")
-    with pytest.raises(RuntimeError, match="answer already"):
+    with pytest.raises(RuntimeError, match="already answered"):
         reply.set_exception((ValueError, ValueError(), None))
 
 
@@ -352,7 +352,7 @@ def test_a_held_answer_is_given_once() -> None:
     reply, held = Reply[str](), Held()
     reply.set(held)
     held.settle("first")
-    with pytest.raises(RuntimeError, match="answer already"):
+    with pytest.raises(RuntimeError, match="already answered"):
         held.settle("second")
     assert reply.get() == "first"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from actors import lifecycle
-from actors.database import Database
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
-from actors.ledger import Ledger
 from actors.lifecycle import Status
 from actors.messages import ListJobs
+from actors.store.database import Database
+from actors.store.ledger import Ledger
 
 TOP = Path(__file__).parent.parent
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -25,20 +25,20 @@ PAYLOAD = b'{"to":"user@example.com"}'
 GROWTH = """
 import os
 from datetime import UTC, datetime
-import actors.store
-from actors.backlog import Backlog
-from actors.database import Database
+import actors.store.batch
+from actors.store.backlog import Backlog
+from actors.store.database import Database
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
-from actors.ledger import Ledger
-from actors.mailbox import Channel
+from actors.store.ledger import Ledger
+from actors.messaging.channel import Channel
 from actors.messages import Claim, Complete, Submit
-from actors.store import JobStore
+from actors.store.jobstore import JobStore
 def now():
     return datetime.now(UTC)
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-actors.store.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
+actors.store.batch.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
 channel = Channel()
 database = Database(":memory:")
 ledger = Ledger(database, Interrupts(), simulated(0), now, keep_finished=0)
@@ -91,7 +91,7 @@ def steps(database: Database, query: ListJobs) -> int:
         count += 1
 
     database._connection.set_progress_handler(step, 1)
-    ledger.page(query)
+    ledger.handle(query)
     database._connection.set_progress_handler(None, 1)
     return count
 

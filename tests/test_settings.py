@@ -44,5 +44,7 @@ def test_a_wrong_value_is_refused_in_one_line_that_says_what_is_allowed(
 
 
 def test_a_misspelt_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(SettingError, match=r"GOFER_WORKER is no setting; the settings are .*GOFER_WORKERS"):
+    with pytest.raises(
+        SettingError, match=r"GOFER_WORKER is not a setting; the settings are .*GOFER_WORKERS"
+    ):
         from_environment({"GOFER_WORKER": "2"})

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from actors import ListJobs, Settings, Status, Submit, start
-from actors.database import Database
+from actors.store.database import Database
 from tests.jobs import Phone
 from tests.service import Exit, Service, answer, eventually, refused, running, starting
 
@@ -230,7 +230,7 @@ def test_jobs_that_outlive_the_grace_are_given_back_in_memory_too(monkeypatch: p
     close = Database.close
 
     def look_and_close(database: Database) -> None:
-        left.extend((job.status, job.attempts) for job in database.page())
+        left.extend((job.status, job.attempts) for job in database.page(ListJobs()))
         close(database)
 
     monkeypatch.setattr(Database, "close", look_and_close)

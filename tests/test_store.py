@@ -14,9 +14,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.backlog import AGAIN, PAGE, Backlog
-from actors.batch import BATCH
-from actors.database import Database
 from actors.errors import (
     CapacityReached,
     Draining,
@@ -28,9 +25,7 @@ from actors.errors import (
 )
 from actors.handlers import Handlers, handler, simulated
 from actors.interrupts import Interrupts
-from actors.ledger import Ledger
 from actors.lifecycle import Job, Status
-from actors.mailbox import Channel, Delivery
 from actors.messages import (
     Await,
     Cancel,
@@ -43,16 +38,22 @@ from actors.messages import (
     ListJobs,
     Ping,
     Progress,
-    Recover,
+    RecoverCrashed,
     Release,
     Resume,
     Retry,
     Run,
     Submit,
 )
-from actors.reply import Reply
-from actors.store import JobStore
-from actors.worker import Worker
+from actors.messaging.channel import Channel
+from actors.messaging.mailbox import Delivery
+from actors.messaging.reply import Reply
+from actors.store.backlog import AGAIN, PAGE, Backlog
+from actors.store.batch import BATCH
+from actors.store.database import Database
+from actors.store.jobstore import JobStore
+from actors.store.ledger import Ledger
+from actors.work.worker import Worker
 
 EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
@@ -69,9 +70,9 @@ class Store:
         #: The error code that every commit ends with.
         self.fail_writes: int | None = None
         self.database.commit = self.commit  # type: ignore[method-assign]
-        self.channel = Channel(clock=self.seconds)
+        self.channel = Channel(monotonic=self.seconds)
         self.interrupts = Interrupts()
-        options = {"handlers": simulated(0), "clock": lambda: self.now, "chance": lambda: 1.0, **options}
+        options = {"handlers": simulated(0), "now": lambda: self.now, "chance": lambda: 1.0, **options}
         self.ledger = Ledger(self.database, self.interrupts, **options)
         self.actor = JobStore(
             self.ledger, Backlog(self.database, self.channel, lambda: self.now), ended=ended
@@ -118,7 +119,19 @@ class Store:
     def crash(self) -> None:
         """Go on as the next process would."""
         self.forget()
-        self.ask(Recover())
+        self.recover()
+
+    def recover(self) -> int:
+        """Begin with what is in the database, as the next process does."""
+        self.actor._backlog = Backlog(self.database, self.channel, lambda: self.now)
+        self.channel.clear()
+        pending: int = self.ask(RecoverCrashed())
+        return pending
+
+    def drain(self) -> None:
+        """Begin a drain, as the wiring does."""
+        self.interrupts.drain(0, admits=False)
+        self.send(Drain())
 
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
@@ -295,7 +308,7 @@ def test_a_drain_refuses_submits_and_claims_and_answers_who_waits() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     waiting = store.send(Await(job_id))
-    store.ask(Drain())
+    store.drain()
     assert waiting.get(timeout=0).status == "pending"
     assert store.ask(Claim(job_id)) is None
     with pytest.raises(Draining, match="stopping"):
@@ -355,7 +368,7 @@ def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_ro
     store.resume()
     assert store.ask(Get(job_id)).result == "x" * 100_000
     assert caplog.text.count("nothing of this batch was stored") == 1
-    assert caplog.text.count("the storage has room again") == 1
+    assert caplog.text.count("there is disk space again") == 1
 
 
 def test_a_claim_waits_while_the_disk_is_full() -> None:
@@ -375,7 +388,7 @@ def test_a_claim_that_waits_for_the_disk_is_answered_when_the_service_stops() ->
     job_id = store.ask(EMAIL).id
     store.fail_writes = sqlite3.SQLITE_FULL
     claim = store.send(Claim(job_id))
-    store.send(Drain())
+    store.drain()
     assert claim.get(timeout=0) is None
 
 
@@ -389,7 +402,7 @@ def test_a_stop_on_a_full_disk_answers_the_claim_says_what_was_lost_and_closes(
     store.fail_writes = sqlite3.SQLITE_FULL
     store.send(Complete(job_id, 1, None))
     claim = store.send(Claim(other_id))
-    store.send(Drain())
+    store.drain()
     assert claim.get(timeout=0) is None
     store.actor.on_stop()
     assert "not stored before the end" in caplog.text
@@ -403,7 +416,7 @@ def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -
     store.delivered()
     store.forget()
     store.fail_writes = sqlite3.SQLITE_FULL
-    assert store.ask(Recover()) == 1
+    assert store.recover() == 1
     store.fail_writes = None
     assert store.ask(Claim(waiting)).attempts == 1
     store.resume()
@@ -435,11 +448,11 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
     store.ask(Claim(other_id))
     waiting = store.send(Await(job_id))
     store.fail_writes = sqlite3.SQLITE_IOERR_FSYNC
-    with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+    with pytest.raises(StorageFailed, match="whether this was stored is unknown"):
         store.ask(EMAIL)
     store.fail_writes = None
     for late in (EMAIL, Get(job_id), Complete(other_id, 1, None)):
-        with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+        with pytest.raises(StorageFailed, match="whether this was stored is unknown"):
             store.ask(late)
     with pytest.raises(StorageFailed):
         waiting.get(timeout=0)
@@ -454,8 +467,8 @@ def test_a_recovery_on_a_broken_disk_is_refused(monkeypatch: pytest.MonkeyPatch,
     store.ask(Claim(store.ask(EMAIL).id))
     store.forget()
     monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(code)))
-    with pytest.raises(StorageFailed, match=f"the database is broken: error {code}"):
-        store.ask(Recover())
+    with pytest.raises(StorageFailed, match=f"the database is broken; .*: error {code}"):
+        store.recover()
 
 
 def test_what_waits_for_room_is_answered_when_the_disk_breaks_instead(
@@ -494,7 +507,7 @@ def test_a_claim_that_was_rolled_back_can_be_made_again() -> None:
     store.more_is_waiting(True)
     claim = store.send(Claim(job_id))
     store.send(Progress(job_id, 0.5))
-    store.actor._roll_back(sqlite3.OperationalError("database or disk is full"))
+    store.actor._roll_back(failure(sqlite3.SQLITE_FULL))
     store.more_is_waiting(False)
     assert store.ask(Get(job_id)).status == "pending"
     store.resume()
@@ -502,7 +515,7 @@ def test_a_claim_that_was_rolled_back_can_be_made_again() -> None:
 
 
 def test_a_message_that_it_does_not_know_is_refused() -> None:
-    with pytest.raises(TypeError, match="JobStore understands no str message"):
+    with pytest.raises(TypeError, match="JobStore does not understand a str message"):
         Store().ask("hello")
 
 
@@ -652,7 +665,7 @@ def test_recovery_hands_out_what_an_earlier_process_left(tmp_path: Path) -> None
     before.ask(Complete(ids[1], 1, None))
     before.database.close()
     after = Store(path)
-    assert after.ask(Recover()) == 2
+    assert after.recover() == 2
     assert after.delivered() == [ids[0], ids[2]]
     assert after.ask(Claim(ids[0])).attempts == 2
     assert after.ask(EMAIL).id > max(ids)
@@ -701,14 +714,14 @@ def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
     store.ask(Ping())
     backlog = [reply.get(timeout=0).id for reply in ids]
     store.delivered()
-    store.ask(Recover())
-    assert store.channel.prompt == PAGE
+    store.recover()
+    assert store.channel.immediate == PAGE
     backlog.append(store.ask(EMAIL).id)
     store.ask(Cancel(backlog[10]))
     store.ask(Retry(backlog[10]))
     taken, most = [], 0
     while isinstance(run := store.channel.take(), Run):
-        most = max(most, store.channel.prompt)
+        most = max(most, store.channel.immediate)
         if store.ask(Claim(run.id)) is not None:
             taken.append(run.id)
     assert taken == backlog

@@ -15,10 +15,10 @@ import pykka
 import pytest
 
 from actors import Await, Cancel, Get, Job, ListJobs, Settings, Submit, System, handler, start
-from actors.handlers import Function
+from actors.handlers import Function, Handler
 from actors.messages import Complete, Fail, Ping, Progress
-from actors.store import JobStore
-from actors.worker import Worker
+from actors.store.jobstore import JobStore
+from actors.work.worker import Worker
 from tests import jobs
 from tests.jobs import LIMIT
 from tests.service import Service, eventually, running
@@ -95,7 +95,7 @@ def run(system: System, job_type: str, retries: int = 0) -> Job:
 def assert_works(system: System, workers: int) -> None:
     """See that so many Workers run jobs side by side."""
     barrier = threading.Barrier(workers)
-    system._handlers._functions["meet"] = lambda _payload: barrier.wait(LIMIT)
+    system._handlers._known["meet"] = Handler("meet", lambda _payload: barrier.wait(LIMIT))
     ids = [submit(system, "meet") for _ in range(workers)]
     assert {finished(system, job_id).status for job_id in ids} == {"completed"}
     eventually(lambda: (len(system.workers), system.dead()) == (workers, []))
@@ -120,14 +120,14 @@ def test_a_worker_whose_handler_stops_it_finishes_the_job_and_is_replaced(
 
 def break_workers(monkeypatch: pytest.MonkeyPatch, error: BaseException, times: int = 1) -> None:
     """Have that many attempts, of whichever Worker, end in an error of its own."""
-    method, errors = Worker._attempt, iter([error] * times)
+    method, errors = Worker._outcome, iter([error] * times)
 
     def attempt(worker: Worker, job: Job) -> Any:
         for next_error in errors:
             raise next_error
         return method(worker, job)
 
-    monkeypatch.setattr(Worker, "_attempt", attempt)
+    monkeypatch.setattr(Worker, "_outcome", attempt)
 
 
 each_death = pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_two_hundred_deaths_in_a_row_harm_no_other_job(
     """Every second job kills its Worker; the first time, as it is then tried again."""
     hands = Hands()
     killed: set[str] = set()
-    attempt = Worker._attempt
+    attempt = Worker._outcome
 
     def dying(worker: Worker, job: Job) -> Any:
         assert isinstance(job.payload, dict)
@@ -257,7 +257,7 @@ def test_two_hundred_deaths_in_a_row_harm_no_other_job(
             raise ValueError("a bug")
         return attempt(worker, job)
 
-    monkeypatch.setattr(Worker, "_attempt", dying)
+    monkeypatch.setattr(Worker, "_outcome", dying)
     hold = handler(backoff=0.01)(lambda payload: hands.hold({"number": 2 * payload["number"]}))
     system = bench.start({"hold": hold}, workers=workers)
     ids = [submit(system, "hold", 1, number=number) for number in range(800)]
@@ -499,7 +499,7 @@ def test_a_service_that_loses_its_jobstore_starts_a_new_process_with_the_jobs(
         eventually(service.is_well)
         for job_id in ids:
             service.wait_for(job_id, "completed")
-        assert critical(service) == ["the JobStore has ended; only a new start brings the jobs back"]
+        assert critical(service) == ["the JobStore has ended; restart Gofer to recover its jobs"]
         assert service.stop(signal.SIGTERM).code == 0
         assert "SIGKILL" not in service.log
         assert "Traceback" not in service.log

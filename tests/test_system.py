@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from actors import Await, Get, ListJobs, Settings, Submit, System, start
-from actors.database import Database
 from actors.errors import StorageFailed
-from actors.ownership import NOTE
+from actors.store.database import Database
+from actors.store.ownership import NOTE
 
 TOP = Path(__file__).parent.parent
 AT_ONCE = Settings(simulated_seconds=0, capacity=100_000)
@@ -113,7 +113,7 @@ def test_after_a_broken_disk_the_next_start_checks_the_file(
     system = start(settings, lost=lost.set)
     with monkeypatch.context() as patch:
         patch.setattr(Database, "commit", broken)
-        with pytest.raises(StorageFailed, match="it is unknown what was stored"):
+        with pytest.raises(StorageFailed, match="whether this was stored is unknown"):
             ask(system, Submit("email"))
         assert lost.wait(30)
     system.stop()

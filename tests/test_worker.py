@@ -18,9 +18,9 @@ from actors.handlers import Function, Handlers, simulated
 from actors.handlers import handler as declared
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
-from actors.mailbox import Channel
 from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Release, Run
-from actors.worker import Worker
+from actors.messaging.channel import Channel
+from actors.work.worker import Worker
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
 LIMIT = 60.0
@@ -84,7 +84,7 @@ class Bench:
 
     def worker(self, function: Function) -> Worker:
         handlers = Handlers({"email": function})
-        return Worker(self.ref, self.channel, handlers, self.interrupts, clock=self.clock)
+        return Worker(self.ref, self.channel, handlers, self.interrupts, monotonic=self.clock)
 
     def run(self, function: Function) -> list[Message]:
         """Let a new Worker run one job, and return the outcomes."""
@@ -287,7 +287,7 @@ def test_a_simulated_job_takes_its_time_in_steps(bench: Bench, monkeypatch: pyte
         bench.clock.now += seconds
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert bench.run(simulated(1.0).find("email")) == [Complete("1", 3, None)]
+    assert bench.run(simulated(1.0).find("email").function) == [Complete("1", 3, None)]
     assert bench.clock.now == pytest.approx(1.0)
     assert bench.store.told[0] == Progress("1", 0.0)
 
@@ -442,7 +442,7 @@ def started(bench: Bench) -> Iterator[pykka.ActorRef[Worker]]:
 
 def test_an_unknown_message_is_refused_and_harms_nobody(started: pykka.ActorRef[Worker]) -> None:
     started.tell("nonsense")
-    with pytest.raises(TypeError, match="Worker understands no str message"):
+    with pytest.raises(TypeError, match="Worker does not understand a str message"):
         started.ask("nonsense", timeout=LIMIT)
     assert isinstance(started.ask(Ping(), timeout=LIMIT), threading.Thread)
 

@@ -18,9 +18,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
 
-from actors.attempt import RemoteError, Report, described, overdue, perform
 from actors.handlers import Function
 from actors.interrupts import Interrupt, Interrupted
+from actors.work.attempt import RemoteError, Report, call, described, overdue
 
 PROGRESS: Final = struct.Struct("d")
 #: The thread in a process of a pool that waits for the end of the service.
@@ -30,32 +30,32 @@ WATCH: Final = "end with the service"
 class Pool:
     """Runs handlers on the executor that `factory` makes, for any number of Workers at once.
 
-    The executor is replaced when it is broken, and when a handler on it had to be given up: who knows how
-    long that goes on. What was replaced is still waited for by those whose handlers run there.
+    The executor is replaced when it is broken, and when a handler on it had to be abandoned, which may go
+    on for any time. A replaced executor is still waited for by the Workers whose handlers run there.
     """
 
     def __init__(self, factory: Callable[[], object]) -> None:
-        """Raise what the factory raises, and TypeError if what it makes is no executor."""
+        """Raise what the factory raises, and TypeError if what it makes is not an executor."""
         self._factory = factory
         self._changing = threading.Condition(threading.Lock())
         self._executor = self._make()
         self._awaited: dict[Executor, set[Future[Any]]] = {self._executor: set()}
         self._is_closed = False
         self._folder = tempfile.TemporaryDirectory(prefix="gofer-")
-        self._lines = count()
+        self._calls = count()
 
-    def perform(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Any:
-        """Run the handler to its end, and return what JSON makes of its result.
+    def call(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Any:
+        """Run the handler to its end, and return its result, round-tripped through JSON.
 
-        Raises RemoteError for what the handler raised, TimeoutError for one that is given up after `timeout`
+        Raises RemoteError for what the handler raised, TimeoutError for one that is abandoned after `timeout`
         seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
         """
-        with _Line(f"{self._folder.name}/{next(self._lines)}") as line:
-            call = partial(_call, os.getpid(), line.address, function, argument, timeout)
-            executor, future = self._submit(call)
-            future.add_done_callback(line.ring)
+        with _ProgressSocket(f"{self._folder.name}/{next(self._calls)}") as progress:
+            task = partial(_call, os.getpid(), progress.address, function, argument, timeout)
+            executor, future = self._submit(task)
+            future.add_done_callback(progress.hang_up)
             try:
-                line.listen(future, timeout, report)
+                progress.listen(future, timeout, report)
                 return _result(future)
             except CancelledError:
                 if self._is_closed:
@@ -65,7 +65,7 @@ class Pool:
                 self._leave(executor, future)
 
     def close(self) -> None:
-        """Begin no handler any more; those that the executor has not begun yet are interrupted."""
+        """Begin no further handler; those that the executor has not begun yet are interrupted."""
         with self._changing:
             self._is_closed = True
             self._changing.notify_all()
@@ -74,7 +74,7 @@ class Pool:
             future.cancel()
 
     def stop(self) -> None:
-        """Close, and end the executor; no Worker may be waiting any more."""
+        """Close, and end the executor; no Worker may still be waiting."""
         self.close()
         self._executor.shutdown()
         self._folder.cleanup()
@@ -82,34 +82,34 @@ class Pool:
     def _make(self) -> Executor:
         made = self._factory()
         if not isinstance(made, Executor):
-            raise TypeError(f"{made!r} is no concurrent.futures.Executor")
+            raise TypeError(f"{made!r} is not a concurrent.futures.Executor")
         return made
 
-    def _submit(self, call: Callable[[], Any]) -> tuple[Executor, Future[Any]]:
+    def _submit(self, task: Callable[[], Any]) -> tuple[Executor, Future[Any]]:
         with self._changing:
             self._changing.wait_for(lambda: self._is_closed or self._has_room())
             if self._is_closed:
                 raise Interrupted(Interrupt.RELEASE)
-            with _deaf():
+            with _without_ctrl_c():
                 try:
-                    future = self._executor.submit(call)
+                    future = self._executor.submit(task)
                 except BrokenExecutor:
                     self._replace()
-                    future = self._executor.submit(call)
+                    future = self._executor.submit(task)
             self._awaited[self._executor].add(future)
             return self._executor, future
 
     def _has_room(self) -> bool:
-        """Tell whether the executor begins the next handler at once; what waits in it nobody gets back."""
+        """Tell whether the executor begins the next handler immediately; what waits there is out of reach."""
         room: float = getattr(self._executor, "_max_workers", math.inf)
         return len(self._awaited[self._executor]) < room
 
     def _leave(self, executor: Executor, future: Future[Any]) -> None:
-        """Wait for it no longer. If it still runs, its executor is not used again."""
-        is_given_up = not (future.done() or future.cancel())
+        """Stop waiting for it. If it still runs, its executor is not used again."""
+        is_abandoned = not (future.done() or future.cancel())
         with self._changing:
             self._awaited[executor].discard(future)
-            if is_given_up and executor is self._executor:
+            if is_abandoned and executor is self._executor:
                 self._replace()
             self._end_unused()
             self._changing.notify_all()
@@ -126,11 +126,11 @@ class Pool:
                 _end(executor)
 
 
-class _Line:
-    """Where a handler is heard from: a datagram socket in the file system.
+class _ProgressSocket:
+    """Where a handler reports its progress: a datagram socket in the file system.
 
-    Any process of this machine can write to it. On another one the handler finds nobody there, and works
-    on without telling its progress.
+    Any process of this machine can write to it. On another machine the handler finds no such socket, and
+    works on without reporting progress.
     """
 
     def __init__(self, address: str) -> None:
@@ -139,7 +139,7 @@ class _Line:
         self._socket.bind(address)
 
     def listen(self, future: Future[Any], timeout: float | None, report: Report) -> None:
-        """Report progress until the future is done. Raises TimeoutError after so many seconds."""
+        """Report progress until the future is done. Raises TimeoutError after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         while not future.done():
             if end is not None:
@@ -151,8 +151,8 @@ class _Line:
             if message:
                 report(*PROGRESS.unpack(message))
 
-    def ring(self, _future: Future[Any]) -> None:
-        """Say that the future is done."""
+    def hang_up(self, _future: Future[Any]) -> None:
+        """End `listen`, as the future is done."""
         _send(self.address, b"", wait=True)
 
     def __enter__(self) -> Self:
@@ -169,10 +169,10 @@ class _Line:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Have processes that are started meanwhile never hear Ctrl-C, which reaches all of a terminal.
+def _without_ctrl_c() -> Iterator[None]:
+    """Let processes that are started meanwhile ignore Ctrl-C, which a terminal sends to all of them.
 
-    The first that it ends breaks the pool, also if it has no work yet, and with the pool the jobs in it.
+    The first that it ends breaks the pool, even if it has no work yet, and with the pool the jobs in it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGQUIT))
     try:
@@ -190,7 +190,7 @@ def _send(address: str, message: bytes, *, wait: bool = False) -> None:
 def _call(
     owner: int, address: str, function: Function, argument: Any, timeout: float | None
 ) -> tuple[Any, tuple[str, str] | None]:
-    """Run the handler, wherever this is. Of an error only texts are returned: not every one can travel."""
+    """Run the handler, wherever this is. Of an error only texts are returned: not all can be pickled."""
     if os.getpid() != owner:
         _end_with_parent()
 
@@ -198,15 +198,15 @@ def _call(
         _send(address, PROGRESS.pack(progress))
 
     try:
-        return perform(function, argument, timeout, report), None
+        return call(function, argument, timeout, report), None
     except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
         return None, (described(error), traceback.format_exc())
 
 
 def _end_with_parent() -> None:
-    """See to it, once, that this process of a pool is not left behind by one that was killed.
+    """Make sure, once, that this process of a pool does not outlive a killed service.
 
-    It would wait for ever, and what it runs would go on beside the job's next attempt.
+    It would wait forever, and what it runs would go on next to the job's next attempt.
     """
     parent = multiprocessing.parent_process()
     if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
@@ -227,7 +227,7 @@ def _result(future: Future[tuple[Any, tuple[str, str] | None]]) -> Any:
 
 
 def _end(executor: Executor) -> None:
-    """End an executor that nobody waits for; a process that still runs a given-up handler is killed."""
+    """End an unused executor; a process that still runs an abandoned handler is killed."""
     # Python 3.14 has ProcessPoolExecutor.kill_workers() for this.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     for process in processes:

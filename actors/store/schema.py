@@ -38,11 +38,11 @@ MIGRATIONS: Final = (
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file up to date. Raises DatabaseError if it is a newer Gofer's, or no Gofer's at all."""
+    """Bring the file up to date. Raises DatabaseError if it is a newer Gofer's, or not a Gofer database."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if version == 0 and tables:
-        raise sqlite3.DatabaseError("it is a database of something else")
+        raise sqlite3.DatabaseError("it is not a Gofer database")
     if version > len(MIGRATIONS):
         raise sqlite3.DatabaseError(
             f"it has schema version {version} and this Gofer knows none after {len(MIGRATIONS)};"

@@ -10,7 +10,7 @@ import msgspec
 from actors import log
 from actors.handlers import Function
 
-#: Seconds between two reports of progress at the least, however often the handler yields.
+#: Seconds between two reports of progress, at least, however often the handler yields.
 PROGRESS_INTERVAL: Final = 0.1
 #: Bytes of JSON that a result may have, and characters of an error that are kept.
 RESULT_LIMIT: Final = 1024 * 1024
@@ -27,30 +27,30 @@ class RemoteError(Exception):
         self.description = description
 
 
-def perform(  # noqa: PLR0913 - what to call, its limits, and whom to tell
+def call(  # noqa: PLR0913 - what to call, its limits, and where to report
     function: Function,
     argument: Any,
     timeout: float | None,
     report: Report,
     *,
     check: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Any:
-    """Return what JSON makes of the handler's result; raise what the handler raises.
+    """Call the handler, and round-trip its result through JSON; raise what the handler raises.
 
     At each yield of a generator: `check` may raise to close it; past `timeout` seconds it is closed with a
-    TimeoutError; and its progress is reported, ten times a second at the most.
+    TimeoutError; and its progress is reported, at most ten times a second.
     """
-    end = clock() + (math.inf if timeout is None else timeout)
+    end = monotonic() + (math.inf if timeout is None else timeout)
     result = function(argument)
     if isinstance(result, Generator):
 
         def pause() -> None:
             check()
-            if clock() >= end:
+            if monotonic() >= end:
                 raise overdue(timeout)
 
-        result = _drive(result, pause, _throttled(report, clock))
+        result = _drive(result, pause, _throttled(report, monotonic))
     return None if result is None else _as_json(result)
 
 
@@ -60,7 +60,7 @@ def overdue(timeout: float | None) -> TimeoutError:
 
 
 def described(error: BaseException) -> str:
-    """Return a text that can be stored, whatever the error makes of being asked for one."""
+    """Return the error as a text that can be stored, even if its `__str__` raises."""
     if isinstance(error, RemoteError):
         return error.description
     try:
@@ -88,16 +88,16 @@ def _drive(steps: Generator[Any, None, Any], pause: Callable[[], None], report: 
 def _close(steps: Generator[Any, None, Any]) -> None:
     try:
         steps.close()
-    except BaseException:  # noqa: BLE001 - why it was closed counts more than how it took that
+    except BaseException:  # noqa: BLE001 - the reason for closing matters more than the handler's reaction
         log.logger("Worker").exception("the handler did not close cleanly")
 
 
-def _throttled(report: Report, clock: Callable[[], float]) -> Report:
-    next_report = clock()
+def _throttled(report: Report, monotonic: Callable[[], float]) -> Report:
+    next_report = monotonic()
 
     def throttled(progress: float) -> None:
         nonlocal next_report
-        if (now := clock()) >= next_report:
+        if (now := monotonic()) >= next_report:
             next_report = now + PROGRESS_INTERVAL
             report(progress)
 
@@ -105,14 +105,14 @@ def _throttled(report: Report, clock: Callable[[], float]) -> Report:
 
 
 def _checked(progress: Any) -> float | None:
-    """Return what a handler has yielded: how far it is, or None if it only lets itself be interrupted."""
+    """Return what a handler has yielded: its progress, or None if it only offers to be interrupted."""
     if progress is not None and not (isinstance(progress, int | float) and 0 <= progress <= 1):
         raise ValueError(f"the handler yielded {progress!r}; progress is a number from 0 to 1")
     return progress
 
 
 def _as_json(result: Any) -> Any:
-    """Return what JSON makes of the result. Raises TypeError or ValueError for what it cannot take."""
+    """Round-trip the result through JSON. Raises TypeError or ValueError for what is not JSON."""
     encoded = msgspec.json.encode(result)
     if len(encoded) > RESULT_LIMIT:
         raise ValueError(f"the result has {len(encoded)} bytes; {RESULT_LIMIT} is the limit")

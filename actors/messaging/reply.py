@@ -1,4 +1,13 @@
-"""The answer to an ask: it can be awaited on an asyncio loop, and an actor can hold it back."""
+"""The answer to an ask: it can be awaited on an asyncio loop, and an actor can hold it back.
+
+Why no asker misses its answer: an asker registers (a lock in `_blocked`, a waiter in `_awaiting`) under the
+reply's lock and only if it has seen there that the reply is not settled; `settle` sets the outcome under the
+same lock. So an asker is either in the list that `settle` walks through afterwards, or has seen the outcome.
+
+Who wakes whom: the actor's thread settles, releases the blocked threads itself, and returns the waiters,
+which belong to event loops; `wake` passes them on with one `call_soon_threadsafe` for each loop. An asker
+that timed out stays in the list, and waking it does nothing.
+"""
 
 import asyncio
 import contextlib
@@ -42,7 +51,7 @@ class Reply(pykka.Future[T]):
         return self.within(None).__await__()
 
     async def within(self, seconds: float | None) -> T:
-        """Await the answer, for so many seconds at the most.
+        """Await the answer, for at most `seconds`.
 
         Raises pykka.Timeout, or TypeError for a reply that pykka derives only when `get` is called.
         """
@@ -61,7 +70,7 @@ class Reply(pykka.Future[T]):
                 if timer is not None:
                     timer.cancel()
         if self._outcome is None:
-            raise pykka.Timeout(f"no answer in {seconds} seconds")
+            raise pykka.Timeout(f"no answer within {seconds} seconds")
         answer: T = self._answer()
         return answer
 
@@ -82,10 +91,10 @@ class Reply(pykka.Future[T]):
         super().set_get_hook(func)
 
     def settle(self, value: Any, error: BaseException | None) -> list[tuple[Loop, Waiter]]:
-        """Give the answer, once; return who is to be woken for it."""
+        """Give the answer, once; return the waiters to wake for it."""
         with self._lock:
             if self._outcome is not None:
-                raise RuntimeError("this reply has its answer already")
+                raise RuntimeError("already answered")
             self._outcome = (value, error)
         for settled in self._blocked:
             settled.release()
@@ -100,7 +109,7 @@ class Reply(pykka.Future[T]):
             self._blocked.append(settled)
         limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
         if not settled.acquire(timeout=limit):
-            raise pykka.Timeout(f"no answer in {timeout} seconds")
+            raise pykka.Timeout(f"no answer within {timeout} seconds")
 
     def _answer(self) -> Any:
         assert self._outcome is not None
@@ -120,19 +129,19 @@ class Held:
         self._outcome: tuple[Any, BaseException | None] | None = None
 
     def bind(self, reply: Reply[Any]) -> None:
-        """Say who asked; pykka does so after the handler has returned."""
+        """Take the asker's reply; pykka passes it after the handler has returned."""
         self._reply = reply
         if self._outcome is not None:
             wake(reply.settle(*self._outcome))
 
     def settle(self, value: Any, error: BaseException | None = None) -> list[tuple[Loop, Waiter]]:
-        """Give the answer; return who is to be woken for it, nobody if the message was only told."""
+        """Give the answer; return the waiters to wake for it: none if the message was only told."""
         self._outcome = (value, error)
         return [] if self._reply is None else self._reply.settle(value, error)
 
 
 def wake(waiting: Iterable[tuple[Loop, Waiter]]) -> None:
-    """Wake who awaits a settled reply: one system call for each loop, not for each reply."""
+    """Wake the waiters of settled replies: one system call for each loop, not for each reply."""
     by_loop: dict[Loop, list[Waiter]] = {}
     for loop, waiter in waiting:
         by_loop.setdefault(loop, []).append(waiter)

@@ -8,28 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.errors import StorageFailed
 from actors.lifecycle import FIRST_ID, Job, Status
-from actors.schema import migrate
+from actors.messages import ListJobs
+from actors.store.connection import connect, verify
 
+#: The columns that `_job` reads, in this order; `payload` and `result` may follow.
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
 ID: Final = re.compile("[0-7][0-9a-f]{15}")
-#: Seconds to wait for somebody else who reads the file at the moment of opening it.
-READER_LEAVES: Final = 5.0
-#: Bytes to which the WAL is cut after it grew beyond them, as on a disk that was full for a while.
-WAL_LIMIT: Final = 32 * 1024 * 1024
-#: Errors after which nobody knows what is on the disk, so that only a new start can be trusted.
-FATAL: Final = frozenset(
-    {
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-    }
-)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -45,45 +32,14 @@ class Database:
         """Open the file. Raises StorageFailed if that cannot be done."""
         #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
-        try:
-            self._connection = sqlite3.connect(
-                path, timeout=READER_LEAVES, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
-            raise _cannot_open(path, error) from error
-        try:
-            if path != ":memory:":
-                self._make_durable()
-            migrate(self._connection)
-            #: How many jobs have each status, also with what is not committed yet.
-            self.counts = self._count()
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise _cannot_open(path, error) from error
+        self._connection = connect(path)
+        #: How many jobs have each status, including what is not committed yet.
+        self.counts = self._count()
         self._durable_counts = self.counts.copy()
-
-    def _make_durable(self) -> None:
-        # Exclusive before the first access: the WAL then needs no shared memory, and one connection is
-        # all there is. FULL, or a power cut loses commits that were acknowledged (sqlite.org/pragma.html).
-        self._pragma("locking_mode", "EXCLUSIVE", expected="exclusive")
-        self._pragma("journal_mode", "WAL", expected="wal")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._pragma("synchronous", None, expected=2)
-        self._connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-
-    def _pragma(self, name: str, value: str | None, *, expected: str | int) -> None:
-        setting = "" if value is None else f" = {value}"
-        (actual,) = self._connection.execute(f"PRAGMA {name}{setting}").fetchone()
-        if actual != expected:
-            raise sqlite3.OperationalError(f"{name} is {actual}, it must be {expected}")
 
     def check(self) -> None:
         """Read all of the file. Raises StorageFailed if it is damaged."""
-        try:
-            self._pragma("quick_check", None, expected="ok")
-        except sqlite3.Error as error:
-            self.close()
-            raise StorageFailed(f"the database is damaged: {error}") from error
+        verify(self._connection)
 
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""
@@ -107,18 +63,7 @@ class Database:
 
     def insert(self, job: Job, payload: bytes) -> None:
         """Add a job that was just submitted, with its payload in JSON."""
-        self._inserts.append(
-            (
-                int(job.id, 16),
-                job.type,
-                job.status,
-                _from_time(job.created_at),
-                job.attempts,
-                job.max_retries,
-                _from_time(job.run_at),
-                payload.decode(),
-            )
-        )
+        self._inserts.append(_inserted(job, payload))
         self.counts[job.status] += 1
 
     def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> int:
@@ -159,29 +104,22 @@ class Database:
         ).fetchone()
         return None if row is None else _job(row)
 
-    def page(
-        self,
-        *,
-        status: Status | None = None,
-        job_type: str | None = None,
-        after: str | None = None,
-        limit: int = -1,
-        newest_first: bool = False,
-    ) -> Iterator[Job]:
-        """Yield jobs without payload and result, in the order of submission or its reverse."""
+    def page(self, query: ListJobs) -> Iterator[Job]:
+        """Yield the jobs asked for, without payload and result."""
+        is_newest_first = query.order == "newest"
         wanted: list[tuple[str, Any]] = []
-        if status is not None:
-            wanted.append(("status = ?", status))
-        if job_type is not None:
-            wanted.append(("type = ?", job_type))
-        if after is not None:
-            wanted.append(("id < ?" if newest_first else "id > ?", _rowid(after)))
+        if query.status is not None:
+            wanted.append(("status = ?", query.status))
+        if query.type is not None:
+            wanted.append(("type = ?", query.type))
+        if query.after is not None:
+            wanted.append(("id < ?" if is_newest_first else "id > ?", _rowid(query.after)))
         where = " AND ".join(condition for condition, _ in wanted) or "TRUE"
-        order = "DESC" if newest_first else "ASC"
+        order = "DESC" if is_newest_first else "ASC"
         sql = f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY id {order} LIMIT ?"
-        return map(_job, self._read(sql, (*(value for _, value in wanted), limit)))
+        return map(_job, self._read(sql, (*(value for _, value in wanted), query.limit)))
 
-    def prompt(self, *, after: str, limit: int) -> list[Job]:
+    def immediate(self, *, after: str, limit: int) -> list[Job]:
         """Return pending jobs without a `run_at`, by id, without payload."""
         sql = (
             f"SELECT {SUMMARY} FROM jobs WHERE status = 'pending' AND run_at IS NULL AND id > ?"
@@ -205,8 +143,8 @@ class Database:
     def interrupted(self) -> list[tuple[Job, int, bool]]:
         """Return the jobs that are processing, each with its crashes so far, and whether it is unwanted."""
         sql = f"SELECT crashes, is_unwanted, {SUMMARY} FROM jobs WHERE status = ?"
-        rows = self._read(sql, (Status.PROCESSING,)).fetchall()
-        return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in rows]
+        found = self._read(sql, (Status.PROCESSING,)).fetchall()
+        return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in found]
 
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
@@ -214,13 +152,13 @@ class Database:
         return FIRST_ID if highest is None else f"{highest:016x}"
 
     def delete_oldest_finished(self, limit: int) -> None:
-        """Delete the jobs that finished first, so many at the most."""
-        rows = self._write(
+        """Delete the jobs that finished first, at most `limit`."""
+        deleted = self._write(
             "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE finished_at IS NOT NULL"
             " ORDER BY finished_at LIMIT ?) RETURNING status",
             (limit,),
         )
-        for (status,) in rows.fetchall():
+        for (status,) in deleted.fetchall():
             self.counts[Status(status)] -= 1
 
     def _count(self) -> dict[Status, int]:
@@ -233,12 +171,12 @@ class Database:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
         # and getting it back from a busy event loop takes longer than the statement.
         if self._inserts:
-            rows, self._inserts = msgspec.json.encode(self._inserts).decode(), []
+            values, self._inserts = msgspec.json.encode(self._inserts).decode(), []
             self._write(
                 "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
                 " SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6,"
                 " value->>7 FROM json_each(?)",
-                (rows,),
+                (values,),
             )
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
@@ -252,32 +190,13 @@ class Database:
         return self._connection.execute(sql, values)
 
 
-def is_full(error: BaseException) -> bool:
-    """Tell whether the same may succeed later, when there is room again."""
-    return _code(error) == sqlite3.SQLITE_FULL
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Tell whether nothing that the database says can be trusted after this error."""
-    return _code(error) in FATAL
-
-
-def _code(error: BaseException) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _cannot_open(path: str, error: sqlite3.Error) -> StorageFailed:
-    return StorageFailed(f"the database {path!r} cannot be opened: {error}")
-
-
 def _rowid(job_id: str) -> int:
-    """Return the rowid of an id; -1, which no row has, if it is none."""
-    if not ID.fullmatch(job_id):
-        return -1
-    return int(job_id, 16)
+    """Return the rowid of an id; -1, which no row has, for a text that is not an id."""
+    return int(job_id, 16) if ID.fullmatch(job_id) else -1
 
 
 def _job(row: Sequence[Any]) -> Job:
+    """Return the job in a row of SUMMARY, perhaps with payload and result."""
     payload, result = row[10:] or (None, None)
     return Job(
         id=f"{row[0]:016x}",
@@ -295,7 +214,22 @@ def _job(row: Sequence[Any]) -> Job:
     )
 
 
+def _inserted(submitted: Job, payload: bytes) -> tuple[Any, ...]:
+    """Return the values of a new job's row."""
+    return (
+        int(submitted.id, 16),
+        submitted.type,
+        submitted.status,
+        _from_time(submitted.created_at),
+        submitted.attempts,
+        submitted.max_retries,
+        _from_time(submitted.run_at),
+        payload.decode(),
+    )
+
+
 def _from_time(time: datetime | None) -> int | None:
+    """Return microseconds since 1970, in UTC."""
     return None if time is None else (time - EPOCH) // MICROSECOND
 
 

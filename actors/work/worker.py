@@ -8,14 +8,13 @@ from typing import Any
 import pykka
 
 from actors import log
-from actors.actor import Actor
-from actors.attempt import described, perform
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job
-from actors.mailbox import Channel
 from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
-from actors.pool import Pool
+from actors.messaging import Actor, Channel
+from actors.work.attempt import call, described
+from actors.work.pool import Pool
 
 
 class Worker(Actor):
@@ -30,7 +29,7 @@ class Worker(Actor):
         pool: Pool | None = None,
         *,
         ended: Callable[[pykka.ActorRef[Any]], None] = lambda _: None,
-        clock: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Run handlers on the pool, or in the own thread if there is none; tell `ended` of the end."""
         super().__init__(channel)
@@ -39,7 +38,7 @@ class Worker(Actor):
         self._interrupts = interrupts
         self._pool = pool
         self._ended = ended
-        self._clock = clock
+        self._monotonic = monotonic
         self._job: Job | None = None
         self._log = log.logger("Worker")
 
@@ -52,7 +51,7 @@ class Worker(Actor):
         except pykka.ActorDeadError:
             self._log.error("the JobStore has stopped, so it cannot be told", job=message.id)
         except (SystemExit, KeyboardInterrupt) as error:
-            # Pykka stops every actor on one of these; this Worker is the only one that is to blame.
+            # Pykka stops every actor on one of these; only this Worker is to end.
             raise RuntimeError(described(error)) from error
         return None
 
@@ -64,7 +63,7 @@ class Worker(Actor):
     def on_failure(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
     ) -> None:
-        """Have the job in hand failed, and say so."""
+        """Have the job that it is running failed, and say so."""
         try:
             if self._job is not None and error is not None:
                 reason = f"the Worker died: {described(error)}"
@@ -75,13 +74,14 @@ class Worker(Actor):
     def _run(self, message: Run) -> None:
         self._job = self._store.ask(Claim(message.id), block=True)
         if self._job is not None:
-            self._store.tell(self._attempt(self._job))
+            self._store.tell(self._outcome(self._job))
             self._job = None
 
-    def _attempt(self, job: Job) -> Outcome:
+    def _outcome(self, job: Job) -> Outcome:
+        """Run the job's handler, and return how that ended."""
         self._log.debug("job started", job=job.id, type=job.type, attempt=job.attempts)
         try:
-            result = self._perform(job)
+            result = self._result(job)
         except Interrupted as interrupted:
             outcome = Cancelled if interrupted.reason is Interrupt.CANCEL else Release
             return outcome(job.id, job.attempts)
@@ -91,16 +91,16 @@ class Worker(Actor):
         self._log.debug("job completed", job=job.id, type=job.type)
         return Complete(job.id, job.attempts, result)
 
-    def _perform(self, job: Job) -> Any:
+    def _result(self, job: Job) -> Any:
         assert isinstance(job.payload, dict)
-        function = self._handlers.find(job.type)
-        argument = self._handlers.argument(job.type, job.payload)
-        timeout = self._handlers.options(job.type).timeout
+        handler = self._handlers.find(job.type)
+        argument = handler.argument(job.payload)
+        timeout = handler.options.timeout
 
         def report(progress: float) -> None:
             self._store.tell(Progress(job.id, progress))
 
         if self._pool is not None:
-            return self._pool.perform(function, argument, timeout, report)
+            return self._pool.call(handler.function, argument, timeout, report)
         check = partial(self._interrupts.check, job.id)
-        return perform(function, argument, timeout, report, check=check, clock=self._clock)
+        return call(handler.function, argument, timeout, report, check=check, monotonic=self._monotonic)

@@ -1,14 +1,16 @@
 """What Gofer's actors have in common: the mailbox and the reply."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pykka
 
 from actors.errors import UnknownMessage
-from actors.mailbox import Channel, Mailbox
 from actors.messages import Ping
-from actors.reply import Held, Reply
+from actors.messaging.channel import Channel
+from actors.messaging.mailbox import Mailbox
+from actors.messaging.reply import Held, Reply
 
 
 class Actor(pykka.ThreadingActor):
@@ -16,20 +18,16 @@ class Actor(pykka.ThreadingActor):
 
     actor_inbox: Mailbox
 
-    @staticmethod
-    def _create_actor_inbox() -> Mailbox:
-        return Mailbox()
-
-    @staticmethod
-    def _create_future() -> Reply[Any]:
-        return Reply()
+    # What pykka makes an actor's inbox and its askers' futures with.
+    _create_actor_inbox = staticmethod(Mailbox)
+    _create_future: Callable[[], Reply[Any]] = staticmethod(Reply)
 
     def __init__(self, channel: Channel | None = None) -> None:
         super().__init__()
         self.actor_inbox.open(self.actor_stopped, channel)
 
     def on_receive(self, message: Any) -> Any:
-        """Answer what the subclass did not understand.
+        """Answer a message that the subclass does not handle.
 
         A refusal is an answer, not an exception: pykka lets an actor die of one in a message told.
         """
@@ -44,4 +42,4 @@ class Actor(pykka.ThreadingActor):
         """Answer a Ping. Raises UnknownMessage for anything else."""
         if isinstance(message, Ping):
             return threading.current_thread()
-        raise UnknownMessage(f"{type(self).__name__} understands no {type(message).__name__} message")
+        raise UnknownMessage(f"{type(self).__name__} does not understand a {type(message).__name__} message")

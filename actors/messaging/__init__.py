@@ -1,0 +1,7 @@
+"""How actors talk: their mailboxes, the channel that Workers share, and replies that can be held back."""
+
+from actors.messaging.actor import Actor
+from actors.messaging.channel import Channel
+from actors.messaging.reply import Held, Reply, wake
+
+__all__ = ["Actor", "Channel", "Held", "Reply", "wake"]

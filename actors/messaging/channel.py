@@ -1,0 +1,139 @@
+"""The buffered channel of jobs, which the mailboxes of all Workers share.
+
+Why no receiver waits forever: one lock guards the channel and every mailbox on it, and one condition
+(`changed`) is notified after each change under that lock. A receiver waits on it only after it has seen,
+under the lock, that nothing is there. `send` wakes one receiver, because one is enough to take one message;
+a receiver that leaves with something and sees more behind it wakes the next. So a wake-up that reaches a
+receiver that found other work is passed on, never lost.
+
+Delayed messages are timed by one receiver (the leader of the leader-follower pattern); the others wait
+without a limit, so that a message that becomes due wakes one thread and not all. While a receiver waits and
+a delayed message is queued, there is such a leader or a wake-up on its way: a message that is due earlier
+than all others deposes the leader and wakes a receiver, which becomes the next; and a receiver that leaves
+without a leader behind it wakes one.
+
+A crash here loses nothing: the channel is only delivery, and the JobStore has every job in it as pending.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from actors.messages import Message
+
+T = TypeVar("T")
+
+
+class Channel:
+    """The buffered channel: each message in it goes to exactly one of the mailboxes that receive.
+
+    It has no bound of its own: the JobStore admits no more jobs than the capacity, so `send` never blocks.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        #: Guards the channel and the mailboxes on it. Used directly: a Condition's `with` is slower.
+        self.lock = threading.Lock()
+        #: Notified when there may be something to take.
+        self.changed = threading.Condition(self.lock)
+        self._monotonic = monotonic
+        #: Each with the time from which it is due, in this order.
+        self._immediate: deque[tuple[float, Message]] = deque()
+        self._delayed: list[tuple[float, int, Message]] = []
+        self._order = itertools.count()
+        #: Stands for the one receiver that waits no longer than until the next delayed message is due.
+        self._timing: object | None = None
+        self._is_open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages are still handed out."""
+        return self._is_open
+
+    @property
+    def immediate(self) -> int:
+        """How many messages without a delay are queued; without the lock, so only a hint."""
+        return len(self._immediate)
+
+    @property
+    def delayed(self) -> int:
+        """How many messages with a delay are queued, due or not; a hint, too."""
+        return len(self._delayed)
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many of each are queued; a hint, too."""
+        return len(self._immediate), len(self._delayed)
+
+    def send(self, message: Message, delay: float | None = None) -> None:
+        """Hand the message to one receiver, not before `delay` seconds have passed.
+
+        What is due first is handed out first; a negative delay says that it has long been.
+        """
+        with self.lock:
+            if not self._is_open:
+                return
+            if delay is None:
+                self._immediate.append((self._monotonic(), message))
+                self.changed.notify()
+            else:
+                item = (self._monotonic() + delay, next(self._order), message)
+                heapq.heappush(self._delayed, item)
+                if self._delayed[0] is item:
+                    self._timing = None  # Whoever times the next message so far would wake too late for it.
+                    self.changed.notify()
+
+    def receive(self, own: deque[T]) -> T | Message:
+        """Wait for the first of a receiver's `own` messages or, behind them, for one from the channel."""
+        with self.lock:
+            taken = own.popleft() if own else self.take()
+            while taken is None:
+                self._wait()
+                taken = own.popleft() if own else self.take()
+            # The notify that woke us may have been meant for what we leave behind.
+            if self._immediate or (self._delayed and self._timing is None):
+                self.changed.notify()
+        return taken
+
+    def _wait(self) -> None:
+        """Wait for a change, or until the next message is due if no other receiver is timing that."""
+        seconds = self.seconds_to_next()
+        if seconds is None or self._timing is not None:
+            self.changed.wait()
+            return
+        me = self._timing = object()
+        try:
+            self.changed.wait(seconds)
+        finally:
+            if self._timing is me:
+                self._timing = None
+
+    def close(self) -> None:
+        """Hand out nothing from now on, and forget what is queued."""
+        with self.lock:
+            self._is_open = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what is queued; the JobStore has it as pending."""
+        with self.lock:
+            self._immediate.clear()
+            self._delayed.clear()
+
+    def take(self) -> Message | None:
+        """Take the message that has been due for longest, if any is. The caller holds the lock."""
+        limit = self._immediate[0][0] if self._immediate else self._monotonic()
+        if self._delayed and self._delayed[0][0] <= limit:
+            return heapq.heappop(self._delayed)[2]
+        return self._immediate.popleft()[1] if self._immediate else None
+
+    def seconds_to_next(self) -> float | None:
+        """Return how long until a message can be taken, None if none is queued. The lock is held."""
+        if self._immediate:
+            return 0.0
+        if not self._delayed:
+            return None
+        return min(max(0.0, self._delayed[0][0] - self._monotonic()), threading.TIMEOUT_MAX)

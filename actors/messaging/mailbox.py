@@ -1,0 +1,108 @@
+"""The mailbox of an actor: its own messages first, then those of the channel it receives from.
+
+Pykka's own inbox is a plain queue. It puts a stop behind everything that is queued (pykka issue 46), cannot
+be shared, and leaves an ask that comes after the end unanswered; this one does none of that.
+
+Why every ask is answered: pykka sets `actor_stopped` before it empties the inbox for the last time. `put`
+tests that event and queues the message under the lock with which `empty` and `get` look, so a message is
+either queued before the last look, and answered by pykka's teardown, or sees the event and is answered
+here.
+
+Why a stop overtakes the jobs: it is put into the mailbox, jobs lie in the channel, and `get` looks into the
+mailbox first. A put wakes all receivers (`notify_all`), because only one of them owns the message.
+"""
+
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+import pykka
+
+from actors import log
+from actors.messages import Message
+from actors.messaging.channel import Channel
+
+
+class Envelope(Protocol):
+    """What pykka puts into an inbox and takes out of it."""
+
+    message: Any
+    reply_to: pykka.Future[Any] | None
+
+
+class Delivery:
+    """An envelope around a message from the channel, to which nobody expects an answer."""
+
+    __slots__ = ("message", "reply_to")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.reply_to: pykka.Future[Any] | None = None
+
+
+class Mailbox:
+    """One actor's inbox: its own messages, and behind them those of the channel it receives from.
+
+    Its own come first, so a stop overtakes every queued job; and since teardown sees only its own,
+    a stopping Worker takes nothing from its siblings.
+    """
+
+    def __init__(self) -> None:
+        self._channel = Channel()
+        self._own: deque[Envelope] = deque()
+        self._reader: int | None = None
+        self._stopped = threading.Event()
+
+    def open(self, stopped: threading.Event, channel: Channel | None = None) -> None:
+        """Say, before the actor starts, what tells its end and which channel it receives from."""
+        self._stopped = stopped
+        self._channel = channel or self._channel
+
+    def put(self, envelope: Envelope, /) -> None:
+        """Queue a message for this actor alone, or answer it immediately if the actor has stopped.
+
+        An actor that asks itself (a handler that stops its own Worker) would wait forever, so it gets an
+        error.
+        """
+        asks_itself = envelope.reply_to is not None and threading.get_ident() == self._reader
+        with self._channel.lock:
+            is_queued = not self._stopped.is_set()
+            if is_queued:
+                self._own.append(Delivery(envelope.message) if asks_itself else envelope)
+                self._channel.changed.notify_all()
+        if envelope.reply_to is not None and (asks_itself or not is_queued):
+            reason = (
+                "an actor cannot wait for itself" if is_queued else "the actor stopped before handling it"
+            )
+            dead = pykka.ActorDeadError(reason)
+            envelope.reply_to.set_exception((pykka.ActorDeadError, dead, None))
+
+    def get(self) -> Any:
+        """Wait for the next envelope. Never raises: pykka calls it outside its `try`."""
+        self._reader = threading.get_ident()
+        while True:
+            try:
+                taken = self._channel.receive(self._own)
+                return Delivery(taken) if isinstance(taken, Message) else taken
+            except BaseException:  # noqa: BLE001 - one sent to this thread, such as a time limit of a handler's own
+                log.logger("Mailbox").exception(
+                    "an exception arrived after its handler had ended and was ignored"
+                )
+
+    def remind(self, message: Message, delay: float) -> None:
+        """Hand the message to this actor (or a sibling on its channel) after `delay` seconds."""
+        self._channel.send(message, delay)
+
+    def empty(self) -> bool:
+        """Tell whether no message for this actor alone is waiting, nor being put."""
+        with self._channel.lock:
+            return not self._own
+
+    def has_more(self) -> bool:
+        """Tell whether one is there at this moment, without the lock: cheap, and only a hint."""
+        return bool(self._own)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a message for this actor alone is there, for at most `seconds`."""
+        with self._channel.lock:
+            return self._channel.changed.wait_for(lambda: bool(self._own), seconds)

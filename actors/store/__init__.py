@@ -1,0 +1,9 @@
+"""Where jobs are kept: the JobStore, and the database that it alone touches."""
+
+from actors.store.backlog import Backlog
+from actors.store.database import Database
+from actors.store.jobstore import JobStore
+from actors.store.ledger import Ledger
+from actors.store.ownership import Ownership
+
+__all__ = ["Backlog", "Database", "JobStore", "Ledger", "Ownership"]

@@ -1,0 +1,84 @@
+"""What the messages of one commit have in common: none is answered before it is durable.
+
+Why it is right: messages are handled inside one open transaction, and their answers are held back here. If
+the commit returns, all of them are durable, and the answers are given. If anything fails before that, all
+of them are rolled back together, so an answer never runs ahead of the disk. A crash between the commit and
+the answers leaves durable jobs whose clients were told nothing, which is the only order that is safe.
+
+Why it waits: a commit costs an fsync, so messages share it. What is in the mailbox already shares it for
+free. Beyond that a batch waits once, for LINGER seconds, where company is likely: after a batch of several
+submits, because many clients send at the same time; and if all of its messages are outcomes, because a
+Worker that reported one is about to claim its next job. A lone client never waits.
+"""
+
+import time
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from actors.messages import Claim, Outcome, Progress
+from actors.messaging.mailbox import Mailbox
+from actors.messaging.reply import Held, wake
+
+#: Messages per commit, at most: enough to share an fsync, few enough that none waits for long.
+BATCH: Final = 256
+#: Claims per commit, at most: Workers that all waited for one commit would run in lockstep.
+CLAIMS: Final = 8
+#: Bytes of payloads and results per commit, about: the WAL must hold a whole transaction.
+BATCH_BYTES: Final = 4 * 1024 * 1024
+#: Seconds that a batch waits for company that is likely to come.
+LINGER: Final = 0.001
+
+
+class Entry(NamedTuple):
+    """A message, and its answer once it is handled, which is held back until it is durable."""
+
+    held: Held
+    message: Any
+    answer: Any = None
+    refusal: Exception | None = None
+    #: How often it was kept for another try.
+    tries: int = 0
+
+
+class Batch(msgspec.Struct):
+    """The messages that were handled in the open transaction, and when it is time to commit them."""
+
+    #: Whether the last batch held several submits.
+    is_busy: bool = False
+    entries: list[Entry] = []
+    claims: int = 0
+    #: Whether an asker waits for the commit; what was only told can wait a little.
+    is_awaited: bool = False
+    has_lingered: bool = False
+
+    def add(self, entry: Entry) -> None:
+        """Note that a message was handled."""
+        self.entries.append(entry)
+        self.claims += isinstance(entry.message, Claim)
+        self.is_awaited = self.is_awaited or not isinstance(entry.message, Outcome | Progress)
+
+    def is_at_limit(self, size: int) -> bool:
+        """Tell whether it holds as much as a commit may, with `size` bytes written."""
+        return len(self.entries) >= BATCH or self.claims >= CLAIMS or size >= BATCH_BYTES
+
+    def gather(self, inbox: Mailbox, size: int) -> bool:
+        """Wait a moment, at most once, if company is likely; return whether it is now time to commit."""
+        if self.is_at_limit(size):
+            return True
+        if inbox.has_more():
+            return False
+        if self.has_lingered or (self.is_awaited and not self.is_busy):
+            return True
+        self.has_lingered = True
+        if not self.is_busy:
+            return not inbox.wait(LINGER)
+        time.sleep(LINGER)  # Not until the first message: many are to come.
+        return not inbox.has_more()
+
+
+def give(entries: list[Entry]) -> None:
+    """Answer every asker, and only then wake those that wait on an event loop, all at once."""
+    waiting = [waiter for entry in entries for waiter in entry.held.settle(entry.answer, entry.refusal)]
+    if waiting:
+        wake(waiting)

@@ -1,0 +1,95 @@
+"""What an error of the storage means, and what becomes of each kind of message when it cannot be stored."""
+
+import sqlite3
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any, Final, NamedTuple
+
+from actors.errors import StorageFailed
+from actors.messages import (
+    Cancel,
+    Cancelled,
+    Claim,
+    Complete,
+    Fail,
+    RecoverCrashed,
+    Release,
+    Retry,
+    Submit,
+)
+
+#: Errors after which it is unknown what is on the disk, so that only a restart can be trusted.
+FATAL: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+class Fate(Enum):
+    """What becomes of a message that could not be stored."""
+
+    #: Its asker gets the error.
+    REFUSED = auto()
+    #: It is tried again later; until then there is no answer.
+    KEPT = auto()
+    #: The same, but its asker is answered now.
+    PROMISED = auto()
+    #: Its asker, a Worker, is told that there is no job.
+    NO_JOB = auto()
+
+
+class Fates(NamedTuple):
+    """What becomes of one kind of message, by what went wrong."""
+
+    #: The disk has no space.
+    full: Fate
+    #: This very message fails, even alone in its transaction.
+    alone: Fate
+    #: Nothing is stored any longer: only a restart can tell what the disk holds.
+    broken: Fate
+
+
+R, K, P, N = Fate.REFUSED, Fate.KEPT, Fate.PROMISED, Fate.NO_JOB
+#: Every message that writes. The others read, and are refused only if reading itself fails.
+WRITERS: Final[Mapping[type[Any], Fates]] = {
+    # --------------------- full alone broken
+    Submit:         Fates(R,   R,    R),
+    Cancel:         Fates(R,   R,    R),
+    Retry:          Fates(R,   R,    R),
+    Claim:          Fates(K,   K,    N),
+    Complete:       Fates(K,   K,    R),
+    Fail:           Fates(K,   K,    R),
+    Release:        Fates(K,   K,    R),
+    Cancelled:      Fates(K,   K,    R),
+    RecoverCrashed: Fates(P,   R,    R),
+}  # fmt: skip
+READER: Final = Fates(R, R, R)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether the same may succeed later, when there is disk space again."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Tell whether nothing that the database says can be trusted after this error."""
+    return _code(error) in FATAL
+
+
+def not_stored(error: BaseException) -> StorageFailed:
+    """Return the refusal of a message of which nothing was stored."""
+    return StorageFailed(f"the database failed and nothing was stored: {error}")
+
+
+def unknown_whether_stored(error: BaseException) -> StorageFailed:
+    """Return the refusal of a message that may or may not be on the disk."""
+    return StorageFailed(f"the database is broken; whether this was stored is unknown: {error}")
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

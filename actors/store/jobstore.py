@@ -1,0 +1,244 @@
+"""The JobStore: the one place where jobs are kept and every status changes."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+from actors import log
+from actors.errors import GoferError, StorageFailed
+from actors.lifecycle import FINISHED, Status
+from actors.messages import Await, Claim, Drain, Get, Outcome, Resume
+from actors.messaging import Actor, Held
+from actors.store.backlog import Backlog
+from actors.store.batch import Batch, Entry, give
+from actors.store.faults import (
+    READER,
+    WRITERS,
+    Fate,
+    is_disk_full,
+    is_fatal,
+    not_stored,
+    unknown_whether_stored,
+)
+from actors.store.ledger import Ledger
+from actors.store.waiting import Awaits, Kept
+
+#: Seconds after which a message that could not be stored is tried again.
+STORAGE_RETRY: Final = 0.5
+
+
+class JobStore(Actor):
+    """Owns the database, and answers only what is durable.
+
+    Messages are handled inside an open transaction. When the mailbox is empty, or the batch at its limit,
+    it is committed once, and only then are the answers given and the runnable jobs sent to the channel.
+
+    A batch that fails is rolled back, and each of its messages is handled again alone, so that an error
+    harms the message that caused it and no other. What becomes of a message that fails alone, and of all of
+    them while the disk is full or when it is broken, is the table in `faults.py`.
+    """
+
+    def __init__(
+        self, ledger: Ledger, backlog: Backlog, *, ended: Callable[..., None] = lambda **_: None
+    ) -> None:
+        """Keep this ledger, and send what is pending from this backlog; tell `ended` of the end."""
+        super().__init__()
+        self._ledger = ledger
+        self._backlog = backlog
+        self._ended = ended
+        self._log = log.logger("JobStore")
+        self._batch = Batch()
+        self._awaits = Awaits()
+        self._kept = Kept()
+        self._failure: StorageFailed | None = None
+        self._is_disk_full = False
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
+        entry = Entry(Held(), message)
+        try:
+            if isinstance(message, Drain | Resume):
+                self._bring_back()
+            self._handle(entry)
+            if isinstance(message, Drain):
+                self._stop_waiting()
+            if self._batch.gather(self.actor_inbox, self._ledger.changes.bytes):
+                self._commit()
+        except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
+            self._give_up(error)
+        return entry.held
+
+    def on_stop(self) -> None:
+        """Store what is left, answer every asker and close."""
+        try:
+            if self._failure is None:
+                self._bring_back()
+                self._stop_waiting()
+                self._commit()
+            for entry in self._kept.take_all():
+                self._log.error("not stored before the end", outcome=repr(entry.message)[:200])
+                give([entry])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, every asker gets an answer
+            self._give_up(error)
+        finally:
+            self._close()
+
+    def on_failure(self, *_exc_info: object) -> None:
+        """Leave no asker without an answer."""
+        try:
+            self._give_up(RuntimeError("the JobStore has failed"))
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            self._ledger.close()
+            self._log.info("job store stopped", **self._ledger.counts)
+        except sqlite3.Error as error:
+            self._log.error("the database did not close", error=str(error))
+        finally:
+            self._ended(is_broken=self._failure is not None)
+
+    # How a message is handled.
+
+    def _handle(self, entry: Entry) -> None:
+        """Handle a message inside the open transaction, and hold its answer back."""
+        if self._failure is not None:
+            give([self._last_answer(entry)])
+            return
+        try:
+            answer = self._answer(entry)
+            if self._ledger.changes.finished:
+                self._answer_awaits()
+        except GoferError as refusal:
+            self._batch.add(entry._replace(refusal=refusal))
+            if isinstance(entry.message, Outcome):
+                self._log.warning("outcome dropped", job=entry.message.id, reason=str(refusal))
+        except BaseException as error:  # noqa: BLE001 - it is unknown what was written
+            self._batch.add(entry)
+            self._roll_back(error)
+        else:
+            if answer is not entry.held:
+                self._batch.add(entry._replace(answer=answer))
+
+    def _answer(self, entry: Entry) -> Any:
+        """Return the answer, or the entry's own `held` if that is to be settled later."""
+        match entry.message:
+            case Await(id=job_id):
+                job = self._ledger.get(job_id)
+                if job.status in FINISHED:
+                    return job
+                self._awaits.add(job_id, entry.held)
+                return entry.held
+            case Drain() | Resume():
+                return None  # What these bring back was handled before them.
+            case message:
+                answer = self._ledger.handle(message)
+                return self.answer(message) if answer is NotImplemented else answer
+
+    def _answer_awaits(self) -> None:
+        """Take the answer for those that wait for a job while it is there: it may be retried or deleted."""
+        for job in self._ledger.changes.finished:
+            if job.id in self._awaits:
+                answer = self._ledger.get(job.id)
+                for held in self._awaits.take(job.id):
+                    self._batch.add(Entry(held, Await(job.id), answer))
+
+    def _bring_back(self) -> None:
+        """Handle again what could not be stored."""
+        for entry in self._kept.take_all():
+            self._handle(entry)
+            if self._batch.is_at_limit(self._ledger.changes.bytes):
+                self._commit()
+
+    def _stop_waiting(self) -> None:
+        """Answer every Await with the job as it is."""
+        for job_id, held in self._awaits.take_all():
+            self._handle(Entry(held, Get(job_id)))
+
+    # How a batch ends.
+
+    def _commit(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            changes = self._ledger.commit()
+        except Exception as error:  # noqa: BLE001 - out of memory is not an error of SQLite's
+            self._roll_back(error)
+            return
+        batch, self._batch = self._batch, Batch(is_busy=len(changes.runnable) > 1)
+        if changes.wrote and self._is_disk_full:
+            self._is_disk_full = False
+            self._log.info("there is disk space again")
+        try:
+            self._backlog.send(changes.runnable)
+        finally:
+            give(batch.entries)
+
+    def _roll_back(self, error: BaseException) -> None:
+        """Undo the open transaction, and see to each message in it."""
+        batch, self._batch = self._batch, Batch()
+        try:
+            self._ledger.rollback()
+        except Exception as second:  # noqa: BLE001 - whatever it is, the transaction may still be open
+            self._give_up(second, batch)
+            return
+        if is_fatal(error):
+            self._give_up(error, batch)
+            return
+        self._note(error)
+        for entry in batch.entries:
+            is_judged = len(batch.entries) == 1 or (self._is_disk_full and self._writes(entry))
+            if is_judged or self._failure is not None:
+                self._judge(entry, error)
+            else:
+                self._handle(Entry(entry.held, entry.message, tries=entry.tries))
+                self._commit()
+
+    def _note(self, error: BaseException) -> None:
+        if not self._is_disk_full:
+            self._log.error("nothing of this batch was stored", error=repr(error))
+        self._is_disk_full = is_disk_full(error)
+
+    def _writes(self, entry: Entry) -> bool:
+        if isinstance(entry.message, Claim) and self._ledger.is_draining:
+            return False  # It is answered without a job, and its Worker can stop only with that answer.
+        return entry.refusal is None and type(entry.message) in WRITERS
+
+    def _judge(self, entry: Entry, error: BaseException) -> None:
+        """Do with a message that cannot be stored what the table says."""
+        if self._failure is not None:
+            give([self._last_answer(entry)])
+            return
+        fates = WRITERS.get(type(entry.message), READER)
+        match fates.full if self._is_disk_full else fates.alone:
+            case Fate.KEPT:
+                self._keep(entry, error)
+            case Fate.PROMISED:
+                give([entry._replace(answer=self._ledger.counts[Status.PENDING])])
+                self._keep(Entry(Held(), entry.message), error)
+            case _:
+                give([entry._replace(answer=None, refusal=entry.refusal or not_stored(error))])
+
+    def _keep(self, entry: Entry, error: BaseException) -> None:
+        if not self._kept:
+            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
+        self._kept.add(entry, error, is_its_own=not self._is_disk_full)
+
+    def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:
+        """Answer every asker, store nothing more, and stop."""
+        if self._failure is None:
+            self._log.critical("the storage is broken; the next start will check it", exc_info=error)
+            self._failure = unknown_whether_stored(error)
+        entries = [*(batch or self._batch).entries, *self._kept.take_all()]
+        entries += [Entry(held, Await(job_id)) for job_id, held in self._awaits.take_all()]
+        self._batch = Batch()
+        give([self._last_answer(entry) for entry in entries])
+        if not self.actor_stopped.is_set():
+            self.stop()
+
+    def _last_answer(self, entry: Entry) -> Entry:
+        """Return the entry with what to say when nothing is stored any longer."""
+        is_refused = WRITERS.get(type(entry.message), READER).broken is Fate.REFUSED
+        refusal = (entry.refusal or self._failure) if is_refused else None
+        return entry._replace(answer=None, refusal=refusal)

@@ -1,0 +1,63 @@
+"""What waits in the JobStore: the askers of Await for a job, and messages for the disk."""
+
+from typing import Final
+
+from actors.messages import Cancelled, Complete, Fail, Release
+from actors.messaging import Held
+from actors.store.batch import Entry
+from actors.store.faults import not_stored
+
+#: How often a message that fails by itself is tried again.
+MOST_TRIES: Final = 3
+
+
+class Awaits:
+    """The askers of Await, by job."""
+
+    def __init__(self) -> None:
+        self._helds: dict[str, list[Held]] = {}
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._helds
+
+    def add(self, job_id: str, held: Held) -> None:
+        """Answer `held` when the job is finished."""
+        self._helds.setdefault(job_id, []).append(held)
+
+    def take(self, job_id: str) -> list[Held]:
+        """Return the askers that wait for this job, and forget them."""
+        return self._helds.pop(job_id, [])
+
+    def take_all(self) -> list[tuple[str, Held]]:
+        """Return every asker with its job, and forget them."""
+        taken, self._helds = self._helds, {}
+        return [(job_id, held) for job_id, helds in taken.items() for held in helds]
+
+
+class Kept:
+    """Claims and outcomes that could not be stored yet."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, entry: Entry, error: BaseException, *, is_its_own: bool) -> None:
+        """Keep a message for another try; an outcome that fails each time becomes a failure that says why.
+
+        `is_its_own` tells whether the error is this message's own. Raises the error for a message that can
+        neither be stored nor be given up.
+        """
+        message, tries = entry.message, entry.tries + is_its_own
+        if tries > MOST_TRIES:
+            if not isinstance(message, Complete | Release | Cancelled):
+                raise error
+            reason = f"the outcome could not be stored: {not_stored(error)}"
+            message, tries = Fail(message.id, message.attempt, reason), 0
+        self._entries.append(Entry(entry.held, message, tries=tries))
+
+    def take_all(self) -> list[Entry]:
+        """Return all in their order, and forget them."""
+        taken, self._entries = self._entries, []
+        return taken

@@ -1,0 +1,259 @@
+"""What the hooks of `gunicorn.conf.py` do, in the master and in the worker: the service's life in gunicorn.
+
+How a stop goes, and why in this order. The worker's own handler takes the signal: gunicorn's would close
+each connection behind its next answer, whatever the headers of that said, and the client's next request
+would be cut off.
+
+1. `begin_to_stop`, on the loop: nothing is accepted any longer, no further job starts, and each answer says
+   that it is its connection's last (RFC 9112, section 9.6). Gunicorn is not told yet.
+2. After FAREWELL seconds gunicorn is told, and closes each connection behind its next answer.
+3. After CONNECTION_GRACE seconds the connections that are left are closed, and the loop ends: no client can
+   hold it up.
+4. gunicorn calls `worker_exit`, which stops the actors. Running jobs have what is left of the grace.
+
+A signal in between changes nothing: a Python-level handler sets the same flags. A kill in between leaves
+what any crash leaves: committed jobs, and running ones that the next start recovers. At a reload the master
+sends HANDS_OVER first; then this process goes on storing submits, because the next one, on the same file,
+will run them.
+"""
+
+import asyncio
+import functools
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from gunicorn.arbiter import Arbiter
+from pykka import ActorRegistry
+
+import actors
+from actors import Settings, System
+from api.app import create_app
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: What the master sends to a worker that a reload is about to replace; ignored where no handler is set for
+#: it.
+HANDS_OVER: Final = signal.SIGURG
+#: Seconds of gunicorn's graceful_timeout in which a running job no longer goes on, but is given back.
+RESERVE: Final = 5
+#: Seconds from the stop signal for which open connections may still be answered; and within these, how long
+#: gunicorn is not told: it would close each connection behind the answer it gives, whatever that said.
+CONNECTION_GRACE: Final = 1.2
+FAREWELL: Final = 0.2
+
+
+class Config(Protocol):
+    """What Gofer reads of gunicorn's settings."""
+
+    workers: int
+    worker_class_str: str
+    preload_app: bool
+    max_requests: int
+    reuse_port: bool
+    graceful_timeout: int
+    backlog: int
+
+
+class GunicornLog(Protocol):
+    """Gunicorn's log."""
+
+    def error(self, message: str, *values: object) -> None:
+        """Log at ERROR."""
+
+    def warning(self, message: str, *values: object) -> None:
+        """Log at WARNING."""
+
+
+class Master(Protocol):
+    """What Gofer uses of gunicorn's master (its Arbiter)."""
+
+    cfg: Config
+    log: GunicornLog
+    num_workers: int
+    WORKERS: dict[int, Any]
+
+
+class Worker(Protocol):
+    """What Gofer uses of gunicorn's asgi worker."""
+
+    cfg: Config
+    log: GunicornLog
+    loop: asyncio.AbstractEventLoop
+    servers: list[asyncio.Server]
+    sockets: list[Any]
+    nr_conns: int
+    asgi: Any
+
+    def handle_exit_signal(self) -> None:
+        """End after the connections' next answers."""
+
+    def handle_quit_signal(self) -> None:
+        """End now."""
+
+
+# In the master.
+
+
+def check(cfg: Config) -> None:
+    """Exit with one line if an option of gunicorn's would break "one process owns the actors"."""
+    refusals = {
+        f"{cfg.workers} workers: the actors live in one process, so leave workers at 1;"
+        " GOFER_WORKERS sets how many jobs run at once": cfg.workers != 1,
+        f"worker class {cfg.worker_class_str}: leave it at asgi": cfg.worker_class_str != "asgi",
+        "preload_app: actors do not survive the fork, so leave it off": cfg.preload_app,
+        "max_requests: a restart would interrupt jobs, so leave it at 0": cfg.max_requests,
+        "reuse_port: a second service would take half of the requests, so leave it off": cfg.reuse_port,
+    }
+    for refusal, applies in refusals.items():
+        if applies:
+            sys.exit(f"gofer: cannot run with {refusal}")
+
+
+def hold_stop_signals() -> None:
+    """Let stop signals wait, in a new worker until it can act on them: before that they would get lost.
+
+    In the master they wait only while it forks (see `release_after_fork`).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def release_after_fork() -> None:
+    """Have the master take stop signals again as soon as it has forked."""
+    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS))
+
+
+def stop_gracefully_at_each_signal() -> None:
+    """Make SIGINT and SIGQUIT a SIGTERM: at those gunicorn may kill a running job after 2 seconds."""
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def keep_one_worker(master: Master, wanted: int, before: int | None) -> None:
+    """Take back what SIGTTIN asks for."""
+    if before is not None and wanted > 1:
+        master.log.error("gofer: there can be only one worker process; SIGTTIN is ignored")
+        master.num_workers = 1
+
+
+def announce_hand_over(master: Master, settings: Settings) -> None:
+    """Tell the process that serves now that another one takes over."""
+    if settings.database == ":memory:":
+        master.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
+    for pid in master.WORKERS:
+        os.kill(pid, HANDS_OVER)
+
+
+# In the worker.
+
+
+class Serving:
+    """One worker process of gunicorn, from before it accepts until its last thread has ended."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        settings: Settings,
+        start: Callable[..., System] = actors.start,
+    ) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._start = start
+        self._system: System | None = None
+        self._is_waiting = True
+        self._is_stopping = False
+        self._hands_over = False
+
+    @property
+    def grace(self) -> float:
+        """For how many seconds from the stop signal a running job may go on."""
+        return max(0, self._worker.cfg.graceful_timeout - RESERVE)
+
+    def begin(self) -> None:
+        """Wait for the database, start the actors and make the app, before gunicorn accepts."""
+        self._take_signals()
+        try:
+            ownership = actors.own(self._settings.database, wait=True)
+            self._is_waiting = False
+            self._system = self._start(self._settings, ownership=ownership, lost=lost)
+        except actors.GoferError as error:
+            self._worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        self._worker.asgi = create_app(self._system)
+        loop: Any = self._worker.loop
+        # The loop's own backlog is 100, and it would replace the listener's: what comes beyond that in the
+        # pause of a reload is dropped by the kernel, and tried again by the client after 1, 3 or 7 seconds.
+        loop.create_server = functools.partial(loop.create_server, backlog=self._worker.cfg.backlog)
+        # Requests leave no cycles behind. Without these two lines a sixth of the time under load goes into
+        # looking for some, mostly among what was imported and never goes away.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+
+    def end(self) -> None:
+        """Stop the actors, in `worker_exit`: the Workers, then the JobStore."""
+        if self._system is None:  # The boot failed.
+            return
+        if not self._system.store.is_alive():
+            os._exit(1)  # What jobs still do cannot be stored; the next process is needed sooner.
+        self._system.drain(self.grace)
+        ActorRegistry.stop_all()
+        self._system.stop()
+
+    def _take_signals(self) -> None:
+        loop = self._worker.loop
+        for signum in STOP_SIGNALS:
+            # Not the loop's own handlers: those go with the loop, and a second signal would then kill the
+            # process in the middle of a job; and uvloop loses what comes before it runs.
+            if not loop.remove_signal_handler(signum):
+                # uvloop removes none before it runs, and gunicorn's would end all connections immediately.
+                loop.add_signal_handler(signum, lambda: None)
+            signal.signal(signum, self._stop)
+        signal.signal(HANDS_OVER, self._hand_over)
+        # They are the master's business, and would kill a worker that gets them by mistake.
+        for signum in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def _stop(self, _signum: int, _frame: object) -> None:
+        if self._is_waiting:
+            sys.exit(0)  # For the database; nothing was started yet.
+        if not self._is_stopping:  # Once is enough. (Ignoring the others would race with one just arriving.)
+            self._is_stopping = True
+            self._worker.loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def _hand_over(self, _signum: int, _frame: object) -> None:
+        self._hands_over = self._settings.database != ":memory:"
+
+    def _begin_to_stop(self) -> None:
+        """Accept no connection and run no other job; let gunicorn's loop come to its end.
+
+        At a reload the requests on open connections are still served in full: what they submit is in the
+        database, and the next process runs it.
+        """
+        assert self._system is not None
+        worker, loop = self._worker, self._worker.loop
+        for server in worker.servers:
+            server.close()
+        self._system.drain(self.grace, admits=self._hands_over)
+        loop.call_later(FAREWELL if worker.nr_conns else 0, self._end_serving)
+        # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
+        loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
+        # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
+        loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    def _end_serving(self) -> None:
+        """Have gunicorn wait for the connections that are left, and close them behind their next answer."""
+        self._worker.handle_exit_signal()
+        if len(self._worker.servers) == len(self._worker.sockets):
+            # Once it serves, gunicorn looks only every second whether it should stop; a cancel wakes it up.
+            for task in asyncio.all_tasks(self._worker.loop):
+                if getattr(task.get_coro(), "__name__", "") == "_serve":
+                    task.cancel()
+
+
+def lost() -> None:
+    """End this process, which can no longer serve; gunicorn starts another."""
+    os.kill(os.getpid(), signal.SIGTERM)
