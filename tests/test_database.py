@@ -10,6 +10,7 @@ import pytest
 
 from actors import lifecycle
 from actors.errors import StorageFailed
+from actors.messages import ListJobs
 from actors.store.database import Database
 from actors.store.schema import FIRST_SCHEMA, MIGRATIONS
 
