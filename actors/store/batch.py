@@ -28,6 +28,8 @@ CLAIMS: Final = 8
 BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds that a batch waits for company that is likely to come.
 LINGER: Final = 0.001
+#: Messages that no asker waits for.
+TOLD: Final = (Outcome, Progress)
 
 
 class Entry(NamedTuple):
@@ -56,7 +58,7 @@ class Batch(msgspec.Struct):
         """Note that a message was handled."""
         self.entries.append(entry)
         self.claims += isinstance(entry.message, Claim)
-        self.is_awaited = self.is_awaited or not isinstance(entry.message, Outcome | Progress)
+        self.is_awaited = self.is_awaited or not isinstance(entry.message, TOLD)
 
     def is_at_limit(self, size: int) -> bool:
         """Tell whether it holds as much as a commit may, with `size` bytes written."""

@@ -25,6 +25,8 @@ from actors.store.waiting import Awaits, Kept
 
 #: Seconds after which a message that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
+#: Messages that bring back what waits in the JobStore, and have no answer of their own.
+BRING_BACK: Final = (Drain, Resume)
 
 
 class JobStore(Actor):
@@ -57,11 +59,9 @@ class JobStore(Actor):
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         entry = Entry(Held(), message)
         try:
-            if isinstance(message, Drain | Resume):
-                self._bring_back()
+            if isinstance(message, BRING_BACK):
+                self._bring_back(awaits=isinstance(message, Drain))
             self._handle(entry)
-            if isinstance(message, Drain):
-                self._stop_waiting()
             if self._batch.gather(self.actor_inbox, self._ledger.changes.bytes):
                 self._commit()
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
@@ -72,8 +72,7 @@ class JobStore(Actor):
         """Store what is left, answer every asker and close."""
         try:
             if self._failure is None:
-                self._bring_back()
-                self._stop_waiting()
+                self._bring_back(awaits=True)
                 self._commit()
             for entry in self._kept.take_all():
                 self._log.error("not stored before the end", outcome=repr(entry.message)[:200])
@@ -119,7 +118,7 @@ class JobStore(Actor):
             self._roll_back(error)
         else:
             if answer is not entry.held:
-                self._batch.add(entry._replace(answer=answer))
+                self._batch.add(Entry(entry.held, entry.message, answer, tries=entry.tries))
 
     def _answer(self, entry: Entry) -> Any:
         """Return the answer, or the entry's own `held` if that is to be settled later."""
@@ -130,11 +129,13 @@ class JobStore(Actor):
                     return job
                 self._awaits.add(job_id, entry.held)
                 return entry.held
-            case Drain() | Resume():
-                return None  # What these bring back was handled before them.
             case message:
                 answer = self._ledger.handle(message)
-                return self.answer(message) if answer is NotImplemented else answer
+                return self._other(message) if answer is NotImplemented else answer
+
+    def _other(self, message: Any) -> Any:
+        # What these bring back was handled before them.
+        return None if isinstance(message, BRING_BACK) else self.answer(message)
 
     def _answer_awaits(self) -> None:
         """Take the answer for those that wait for a job while it is there: it may be retried or deleted."""
@@ -144,17 +145,15 @@ class JobStore(Actor):
                 for held in self._awaits.take(job.id):
                     self._batch.add(Entry(held, Await(job.id), answer))
 
-    def _bring_back(self) -> None:
-        """Handle again what could not be stored."""
-        for entry in self._kept.take_all():
+    def _bring_back(self, *, awaits: bool) -> None:
+        """Handle again what could not be stored; with `awaits`, answer each Await with the job as it is."""
+        entries = self._kept.take_all()
+        if awaits:
+            entries += [Entry(held, Get(job_id)) for job_id, held in self._awaits.take_all()]
+        for entry in entries:
             self._handle(entry)
             if self._batch.is_at_limit(self._ledger.changes.bytes):
                 self._commit()
-
-    def _stop_waiting(self) -> None:
-        """Answer every Await with the job as it is."""
-        for job_id, held in self._awaits.take_all():
-            self._handle(Entry(held, Get(job_id)))
 
     # How a batch ends.
 
