@@ -9,11 +9,13 @@ from functools import partial
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Raw
 
+from actors import opaque
 from actors.errors import HandlerError, InvalidJob
 from actors.lifecycle import LONGEST_BACKOFF
 from actors.messages import MOST_RETRIES, Submit
+from actors.models import runs_code
 
 #: Takes the payload and returns the result; as a generator it yields progress, from 0 to 1, and each
 #: yield is a point where a cancel, a time limit or a shutdown takes effect.
@@ -63,7 +65,7 @@ def handler(
 class Handler:
     """All that Gofer knows of the function that runs one type of job."""
 
-    __slots__ = ("function", "model", "options")
+    __slots__ = ("function", "model", "options", "runs_code")
 
     def __init__(self, job_type: str, function: Function, *, on_executor: bool = False) -> None:
         """Raise HandlerError for a function that cannot work where it is to run."""
@@ -72,17 +74,22 @@ class Handler:
         self.options: Options = getattr(function, OPTIONS, Options())
         #: The msgspec Struct or dataclass that the function takes; None takes the payload as it is.
         self.model = _model(job_type, function)
+        #: Whether validating a payload runs code of the model's own, which may take any time.
+        self.runs_code = self.model is not None and runs_code(self.model)
 
-    def argument(self, payload: dict[str, Any]) -> Any:
-        """Return the payload as the function takes it. Raises InvalidJob if it does not fit."""
-        if self.model is None:
-            return payload
+    def check(self, payload: Raw) -> None:
+        """Raise InvalidJob if the payload does not fit the model; without one, every payload fits."""
+        if self.model is not None:
+            self.argument(payload)
+
+    def argument(self, payload: Raw) -> Any:
+        """Decode the payload into what the function takes. Raises InvalidJob if it does not fit."""
         try:
-            return msgspec.convert(payload, self.model)
+            return opaque.decode(payload, Any if self.model is None else self.model)
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$")
             raise InvalidJob(f"the payload does not fit: {reason} - at `$.payload{path or '`'}") from None
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             raise InvalidJob(f"the payload does not fit: {error!r}") from error
 
 
@@ -118,7 +125,7 @@ def simulated(seconds: float) -> Handlers:
     return Handlers({}, default=partial(_pretend, seconds))
 
 
-def _pretend(seconds: float, _payload: dict[str, Any]) -> Generator[float, None, None]:
+def _pretend(seconds: float, _payload: Any) -> Generator[float, None, None]:
     steps = math.ceil(seconds / STEP)
     for step in range(steps):
         yield step / steps

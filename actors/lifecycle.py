@@ -9,9 +9,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
+from actors import opaque
 from actors.errors import IllegalMove
 
 
@@ -69,8 +70,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_error: str | None = None
     #: How far the running attempt says it is, from 0 to 1.
     progress: float | None = None
-    payload: dict[str, Any] | UnsetType = UNSET
-    result: Any = UNSET
+    #: The bytes that came, which JSON embeds as they are.
+    raw_payload: Raw | UnsetType = field(default=UNSET, name="payload")
+    raw_result: Raw | UnsetType = field(default=UNSET, name="result")
+
+    @property
+    def payload(self) -> Any:
+        """The payload in plain Python; UNSET if the job carries none.
+
+        Raises msgspec.ValidationError for a number that Python cannot hold, such as 1e400.
+        """
+        return UNSET if self.raw_payload is UNSET else opaque.decode(self.raw_payload)
+
+    @property
+    def result(self) -> Any:
+        """The result in plain Python, as `payload`."""
+        return UNSET if self.raw_result is UNSET else opaque.decode(self.raw_result)
 
 
 #: Sorts before every id that is given out.
@@ -110,9 +125,9 @@ def claimed(job: Job, now: datetime) -> Job:
     return replace(job, status=status, attempts=job.attempts + 1, started_at=now, run_at=None)
 
 
-def completed(job: Job, attempt: int, result: Any, now: datetime) -> Job:
+def completed(job: Job, attempt: int, result: Raw, now: datetime) -> Job:
     """Return the job finished with its result."""
-    return replace(job, status=_ended(job, "complete", attempt), result=result, finished_at=now)
+    return replace(job, status=_ended(job, "complete", attempt), raw_result=result, finished_at=now)
 
 
 def failed(job: Job, attempt: int, error: str, now: datetime) -> Job:

@@ -3,8 +3,10 @@
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Raw
+from msgspec.structs import force_setattr
 
+from actors import opaque
 from actors.errors import InvalidJob
 from actors.lifecycle import Status
 
@@ -35,8 +37,8 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
 
     #: 1 to 255 printable characters.
     type: str
-    #: A JSON object.
-    payload: dict[str, Any] = {}
+    #: Any JSON value; kept as a msgspec.Raw of its bytes, which a caller may also pass.
+    payload: Any = Raw(b"{}")
     #: How often a failed attempt is followed by another; None leaves it to the handler and the settings.
     max_retries: Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None = None
     #: Seconds before which the job is not run.
@@ -46,12 +48,17 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
         is_text = isinstance(self.type, str) and self.type.isprintable()
         if not is_text or not 1 <= len(self.type) <= LONGEST_TYPE:
             raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters")
-        if not isinstance(self.payload, dict):
-            raise InvalidJob("`payload` must be an object")
         if self.max_retries is not None and not 0 <= self.max_retries <= MOST_RETRIES:
             raise InvalidJob(f"`max_retries` must be from 0 to {MOST_RETRIES}")
         if not 0 <= self.delay <= LONGEST_DELAY:
             raise InvalidJob(f"`delay` must be from 0 to {LONGEST_DELAY} seconds")
+        try:
+            force_setattr(self, "payload", self._opaque())
+        except ValueError as error:
+            raise InvalidJob(f"`payload` is not JSON that can be kept: {error}") from None
+
+    def _opaque(self) -> Raw:
+        return opaque.encode(self.payload)
 
 
 class Get(Message, frozen=True):
@@ -126,9 +133,16 @@ class Outcome(Message, frozen=True):
 
 
 class Complete(Outcome, frozen=True):
-    """End an attempt with its result, which is JSON."""
+    """End an attempt with its result: any JSON value, kept as a msgspec.Raw of its bytes.
+
+    Raises ValueError for what is not JSON.
+    """
 
     result: Any
+
+    def __post_init__(self) -> None:
+        if type(self.result) is not Raw:
+            force_setattr(self, "result", opaque.encode(self.result))
 
 
 class Fail(Outcome, frozen=True):

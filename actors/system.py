@@ -19,6 +19,7 @@ from actors.messages import Drain, Ping, RecoverCrashed
 from actors.messaging import Channel
 from actors.settings import Settings
 from actors.store import Backlog, Database, JobStore, Ledger, Ownership
+from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
 
 _now = partial(datetime.now, UTC)
@@ -52,7 +53,10 @@ class System:
         self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
-        self.store = self._start_store(settings)
+        self.validation = Validation(handlers)
+        #: For who has validated a Submit already, as HTTP does.
+        self.unchecked_store = self._start_store(settings)
+        self.store = CheckingRef(self.unchecked_store, self.validation)
         # Its first message, so that the first page of the backlog holds what is recovered, in order.
         recovered = self.store.ask(RecoverCrashed(), block=False)
         self._threads[self.store] = self.store.ask(Ping(), block=False)
@@ -93,6 +97,7 @@ class System:
                 thread.get().join()
         for ending in self._ending:
             ending.join()
+        self.validation.stop()
         if self._pool is not None:
             self._pool.stop()
 

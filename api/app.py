@@ -16,7 +16,7 @@ def create_app(system: System) -> App:
     """Return the ASGI app in front of these actors."""
     app: App = falcon.asgi.App(request_type=Request, middleware=[Farewell(system)])
     problems.install(app)
-    app.add_route("/jobs", Jobs(system.store))
+    app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
     app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))

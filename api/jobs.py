@@ -7,26 +7,41 @@ import falcon
 import falcon.asgi
 import msgspec
 import pykka
+from msgspec import Raw
 from msgspec.structs import replace
 
+from actors import opaque
 from actors.lifecycle import Job, Status
 from actors.messages import Cancel, Get, ListJobs, Retry, Submit
 from actors.store import JobStore
+from actors.validation import Validation
 from api.asking import ask
 from api.request import Request
+
+
+class Submission(Submit, frozen=True, forbid_unknown_fields=True):
+    """A Submit in a body: the payload is parsed with the rest of it, and kept as the bytes that came."""
+
+    payload: Raw = Raw(b"{}")
+
+    def _opaque(self) -> Raw:
+        return opaque.parsed(self.payload)
 
 
 class Jobs:
     """`/jobs`: submit one, list many."""
 
-    def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
+    def __init__(self, store: pykka.ActorRef[JobStore], validation: Validation) -> None:
         self._store = store
-        self._decoder = msgspec.json.Decoder(Submit)
+        self._validation = validation
+        self._decoder = msgspec.json.Decoder(Submission)
         self._encoder = msgspec.json.Encoder()
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Submit a job."""
-        job: Job = await ask(self._store, self._submission(await req.json_body()))
+        submission = self._submission(await req.json_body())
+        await self._validation.check_aside(submission)
+        job: Job = await ask(self._store, submission)
         resp.status = falcon.HTTP_201
         resp.location = f"/jobs/{job.id}"
         resp.data = self._encoder.encode(job)
@@ -45,11 +60,11 @@ class Jobs:
         try:
             return self._decoder.decode(body)
         except msgspec.DecodeError as error:
-            raise falcon.HTTPBadRequest(description=f"not a job: {error}") from None
+            raise falcon.HTTPBadRequest(description=f"not a job: {opaque.explained(body, error)}") from None
         except UnicodeDecodeError as error:
             raise falcon.HTTPBadRequest(description=f"not UTF-8: {error}") from None
         except RecursionError:
-            raise falcon.HTTPBadRequest(description="the JSON is nested too deeply") from None
+            raise falcon.HTTPBadRequest(description=f"not a job: {opaque.TOO_DEEP}") from None
 
     def _query(self, parameters: Any) -> ListJobs:
         try:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pykka
+from msgspec import Raw
 
 from actors import Await, GoferError, ListJobs, Settings, Submit, lifecycle, log, start
 from actors.store.database import Database
@@ -147,7 +148,7 @@ def prepare(state: str, database: Path) -> set[str]:
     jobs = []
     for number in range(JOBS):
         job = lifecycle.submitted(f"{number + 1:016x}", "email", datetime.now(UTC))
-        before.insert(job, b"{}")
+        before.insert(job, Raw(b"{}"))
         if number % 2:
             before.update(job, lifecycle.claimed(job, datetime.now(UTC)))
         jobs.append(job.id)

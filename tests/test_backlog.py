@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec import Raw
 
 import actors.store.backlog
 from actors import lifecycle
@@ -40,7 +41,7 @@ class Queues:
         """Store a job, without sending it."""
         self.last_id = lifecycle.new_id(self.now, 0, self.last_id)
         job = lifecycle.submitted(self.last_id, "email", self.now, delay=delay)
-        self.database.insert(job, b"{}")
+        self.database.insert(job, Raw(b"{}"))
         self.database.commit()
         return job
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from actors import lifecycle
 from actors.errors import StorageFailed
@@ -33,9 +34,9 @@ def test_what_is_committed_is_there_after_a_reopen_to_the_microsecond(tmp_path: 
     path = str(tmp_path / "jobs.db")
     job = lifecycle.submitted("00000000000000aa", 'quote " and ünïcode', NOW)
     database = Database(path)
-    database.insert(job, b'{"text":"\\u0000 \\" \xc3\xbc","n":1e400,"big":12345678901234567890123}')
+    database.insert(job, Raw(b'{"text":"\\u0000 \\" \xc3\xbc","n":1e400,"big":12345678901234567890123}'))
     database.commit()
-    database.insert(lifecycle.submitted("00000000000000ab", "lost", NOW), b"{}")
+    database.insert(lifecycle.submitted("00000000000000ab", "lost", NOW), Raw(b"{}"))
     database.close()
     reopened = Database(path)
     stored = reopened._connection.execute("SELECT payload FROM jobs").fetchall()
@@ -53,7 +54,7 @@ def database() -> Iterator[Database]:
 
 def test_an_update_of_a_job_that_has_moved_on_is_refused(database: Database) -> None:
     job = lifecycle.submitted("00000000000000aa", "email", NOW)
-    database.insert(job, b"{}")
+    database.insert(job, Raw(b"{}"))
     claimed = lifecycle.claimed(job, NOW)
     database.update(job, claimed)
     with pytest.raises(sqlite3.IntegrityError):
@@ -118,7 +119,7 @@ def test_a_check_finds_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     database = Database(str(path))
     for number in range(1, 1000):
-        database.insert(lifecycle.submitted(f"{number:016x}", "email", NOW), b"{}")
+        database.insert(lifecycle.submitted(f"{number:016x}", "email", NOW), Raw(b"{}"))
     database.commit()
     database.close()
     with path.open("r+b") as file:

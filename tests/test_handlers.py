@@ -11,6 +11,7 @@ import pytest
 from actors.errors import HandlerError, InvalidJob
 from actors.handlers import Handlers, handler
 from actors.loading import load_handlers
+from actors.opaque import encode
 
 
 class Mail(msgspec.Struct):
@@ -43,9 +44,9 @@ def test_a_handler_stays_a_plain_function_with_its_options_beside_it() -> None:
 
 def test_a_payload_becomes_the_struct_or_dataclass_that_the_handler_asks_for() -> None:
     handlers = Handlers({"mail": send, "report": write, "any": print})
-    assert handlers.find("mail").argument({"to": "you"}) == Mail("you")
-    assert handlers.find("report").argument({"pages": 3}) == Report(3)
-    assert handlers.find("any").argument({"what": "ever"}) == {"what": "ever"}
+    assert handlers.find("mail").argument(encode({"to": "you"})) == Mail("you")
+    assert handlers.find("report").argument(encode({"pages": 3})) == Report(3)
+    assert handlers.find("any").argument(encode({"what": "ever"})) == {"what": "ever"}
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,12 @@ def test_a_payload_that_does_not_fit_is_refused_with_the_path_of_the_wrong_field
     payload: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidJob, match=reason):
-        Handlers({"mail": send}).find("mail").argument(payload)
+        Handlers({"mail": send}).find("mail").argument(encode(payload))
 
 
 def test_a_callable_of_which_nothing_is_known_gets_the_payload_as_it_is() -> None:
     handlers = Handlers({"print": functools.partial(print, end="")})
-    assert handlers.find("print").argument({"a": 1}) == {"a": 1}
+    assert handlers.find("print").argument(encode({"a": 1})) == {"a": 1}
 
 
 def test_a_time_limit_on_a_plain_function_is_refused() -> None:
@@ -140,7 +141,7 @@ def annotated(annotations: dict[str, str]) -> Any:
 
 def test_only_the_annotation_of_the_payload_has_to_be_there_when_it_runs() -> None:
     handlers = Handlers({"mail": annotated({"payload": "Mail", "return": "OnlyForTypeCheckers"})})
-    assert handlers.find("mail").argument({"to": "you"}) == Mail("you")
+    assert handlers.find("mail").argument(encode({"to": "you"})) == Mail("you")
     with pytest.raises(
         HandlerError, match=r"'mail' annotates its payload with a type that cannot be resolved: .*Gone"
     ):
@@ -152,7 +153,7 @@ def test_the_payload_of_a_callable_object_is_checked_as_that_of_a_function_is() 
         def __call__(self, mail: Mail) -> str:
             return mail.to
 
-    assert Handlers({"mail": Sender()}).find("mail").argument({"to": "you"}) == Mail("you")
+    assert Handlers({"mail": Sender()}).find("mail").argument(encode({"to": "you"})) == Mail("you")
 
 
 @pytest.mark.parametrize(

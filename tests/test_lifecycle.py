@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors import lifecycle
 from actors.errors import IllegalMove
 from actors.lifecycle import MOVES, Job, Status
+from actors.opaque import encode
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 README = Path(__file__).parent.parent / "README.md"
@@ -34,7 +35,7 @@ def test_a_claim_starts_an_attempt() -> None:
 
 
 def test_a_completed_job_has_its_result_and_the_time_it_finished() -> None:
-    job = lifecycle.completed(processing(), 1, {"sent": True}, NOW)
+    job = lifecycle.completed(processing(), 1, encode({"sent": True}), NOW)
     assert (job.status, job.result, job.finished_at) == (Status.COMPLETED, {"sent": True}, NOW)
 
 
@@ -104,11 +105,11 @@ def test_a_job_is_claimed_only_once() -> None:
 def test_an_outcome_of_an_older_attempt_is_refused() -> None:
     second = lifecycle.claimed(recovered(crashes=1), NOW)
     with pytest.raises(IllegalMove, match="in attempt 2, no longer in 1"):
-        lifecycle.completed(second, 1, None, NOW)
+        lifecycle.completed(second, 1, encode(None), NOW)
 
 
 def test_a_finished_job_makes_no_move_at_all() -> None:
-    done = lifecycle.completed(processing(), 1, None, NOW)
+    done = lifecycle.completed(processing(), 1, encode(None), NOW)
     with pytest.raises(IllegalMove):
         lifecycle.failed(done, 1, "late", NOW)
     with pytest.raises(IllegalMove):

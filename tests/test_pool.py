@@ -18,6 +18,7 @@ import pytest
 from actors import Await, Cancel, Get, Job, Settings, Submit, System, handler, start
 from actors.errors import HandlerError
 from actors.interrupts import Interrupt, Interrupted
+from actors.opaque import decode
 from actors.work.attempt import RemoteError
 from actors.work.pool import Pool
 from tests import jobs
@@ -95,7 +96,11 @@ def test_a_handler_gets_its_payload_as_the_struct_that_it_asks_for(shared: Syste
 @pytest.mark.parametrize(
     ("job_type", "error"),
     [
-        ("no_json", "TypeError: Encoding objects of type object is unsupported"),
+        (
+            "no_json",
+            "ValueError: the result is not JSON that can be kept: Encoding objects of type object is"
+            " unsupported",
+        ),
         ("too_large", "ValueError: the result has 1048578 bytes; 1048576 is the limit"),
         ("leave", "SystemExit: 3"),
         ("interrupt", "KeyboardInterrupt: "),
@@ -324,7 +329,7 @@ def test_a_pool_returns_the_result_and_reports_the_progress(pool: Pool, phone: P
 
     answering = threading.Thread(target=answer)
     answering.start()
-    assert isinstance(pool.call(jobs.halfway, phone.payload(), None, report), int)
+    assert isinstance(decode(pool.call(jobs.halfway, phone.payload(), None, report)), int)
     answering.join()
     assert told == [0.5]
 
@@ -350,7 +355,7 @@ def test_a_pool_whose_process_is_killed_has_another_for_the_next_handler(phone: 
     with pytest.raises(BrokenExecutor):
         pool.call(jobs.call, phone.payload(), None, ignore)
     killing.join()
-    assert pool.call(jobs.echo, {"a": 1}, None, ignore) == {"a": 1}
+    assert decode(pool.call(jobs.echo, {"a": 1}, None, ignore)) == {"a": 1}
     pool.stop()
     assert not multiprocessing.active_children()
 
@@ -359,7 +364,7 @@ def test_a_process_that_is_just_starting_does_not_hear_control_c(phone: Phone) -
     pool = Pool(jobs.one_process)
     results: list[int] = []
     performing = threading.Thread(
-        target=lambda: results.append(pool.call(jobs.call, phone.payload(), None, ignore))
+        target=lambda: results.append(decode(pool.call(jobs.call, phone.payload(), None, ignore)))
     )
     performing.start()
     (child,) = eventually(multiprocessing.active_children)

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from actors import lifecycle
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
 from actors.lifecycle import Status
 from actors.messages import ListJobs
+from actors.opaque import encode
 from actors.store.database import Database
 from actors.store.ledger import Ledger
 
@@ -66,8 +68,8 @@ def full_of(jobs: int) -> Database:
         job_id = lifecycle.new_id(now, 0, job_id)
         job = lifecycle.submitted(job_id, "email", now)
         claimed = lifecycle.claimed(job, now)
-        database.insert(job, PAYLOAD)
-        done.append((job, lifecycle.completed(claimed, 1, None, now)))
+        database.insert(job, Raw(PAYLOAD))
+        done.append((job, lifecycle.completed(claimed, 1, encode(None), now)))
     for before, after in done:
         database.update(before, after)
     database.commit()

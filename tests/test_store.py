@@ -172,7 +172,7 @@ def test_a_job_goes_from_pending_over_processing_to_completed() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     claimed = store.ask(Claim(job_id))
-    assert (claimed.status, claimed.attempts, claimed.payload) == ("processing", 1, EMAIL.payload)
+    assert (claimed.status, claimed.attempts, claimed.raw_payload) == ("processing", 1, EMAIL.payload)
     store.now += timedelta(seconds=1)
     store.ask(Complete(job_id, 1, {"sent": True}))
     job = store.ask(Get(job_id))
@@ -244,16 +244,9 @@ def test_a_job_of_no_proper_type_cannot_even_be_described(job_type: Any) -> None
         Submit(job_type)
 
 
-def test_a_payload_that_is_not_json_is_refused_and_harms_no_other_job() -> None:
-    store = Store()
-    store.more_is_waiting(True)
-    good = store.send(EMAIL)
-    bad = store.send(Submit("email", {"to": object()}))
-    store.more_is_waiting(False)
-    assert store.ask(ListJobs()) != []
-    assert good.get(timeout=0).status == "pending"
+def test_a_payload_that_is_not_json_cannot_even_be_described() -> None:
     with pytest.raises(InvalidJob, match="`payload` is not JSON"):
-        bad.get(timeout=0)
+        Submit("email", {"to": object()})
 
 
 @pytest.mark.parametrize("job_id", ["", "nope", "0" * 16, "f" * 16, "0x" + "1" * 14, "\u0661" * 16])

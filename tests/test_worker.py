@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 import pykka
 import pytest
+from msgspec import Raw
 
 from actors.errors import StorageFailed
 from actors.handlers import Function, Handlers, simulated
@@ -69,7 +70,7 @@ def processing(claim: Claim) -> Job:
         created_at=datetime(2030, 1, 1, tzinfo=UTC),
         attempts=3,
         max_retries=0,
-        payload={"to": "you"},
+        raw_payload=Raw(b'{"to":"you"}'),
     )
 
 

@@ -4,9 +4,10 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
-import msgspec
+from msgspec import UNSET, Raw
 
 from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import ListJobs
@@ -16,6 +17,8 @@ from actors.store.connection import connect, verify
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
+#: Rows that one statement inserts, at most; SQLite takes 32,766 values.
+MOST_ROWS: Final = 256
 ID: Final = re.compile("[0-7][0-9a-f]{15}")
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -61,8 +64,8 @@ class Database:
         """Close; what was not committed is lost."""
         self._connection.close()
 
-    def insert(self, job: Job, payload: bytes) -> None:
-        """Add a job that was just submitted, with its payload in JSON."""
+    def insert(self, job: Job, payload: Raw) -> None:
+        """Add a job that was just submitted, with its payload."""
         self._inserts.append(_inserted(job, payload))
         self.counts[job.status] += 1
 
@@ -72,7 +75,7 @@ class Database:
         Return how many bytes its result has.
         `crashes` is in how many crashes in a row an attempt was running; None leaves it as it was.
         """
-        result = None if after.result is msgspec.UNSET else msgspec.json.encode(after.result)
+        result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
             " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes),"
@@ -100,7 +103,8 @@ class Database:
     def get(self, job_id: str) -> Job | None:
         """Return the whole job."""
         row = self._read(
-            f"SELECT {SUMMARY}, payload, result FROM jobs WHERE id = ?", (_rowid(job_id),)
+            f"SELECT {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB) FROM jobs WHERE id = ?",
+            (_rowid(job_id),),
         ).fetchone()
         return None if row is None else _job(row)
 
@@ -170,17 +174,20 @@ class Database:
     def _insert(self) -> None:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
         # and getting it back from a busy event loop takes longer than the statement.
-        if self._inserts:
-            values, self._inserts = msgspec.json.encode(self._inserts).decode(), []
-            self._write(
+        while self._inserts:
+            rows, self._inserts = self._inserts[:MOST_ROWS], self._inserts[MOST_ROWS:]
+            places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
+            self._execute(
                 "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
-                " SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6,"
-                " value->>7 FROM json_each(?)",
-                (values,),
+                f" VALUES {places}",
+                tuple(chain.from_iterable(rows)),
             )
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         self._insert()
+        return self._execute(sql, values)
+
+    def _execute(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
         return self._connection.execute(sql, values)
@@ -209,12 +216,12 @@ def _job(row: Sequence[Any]) -> Job:
         finished_at=_to_time(row[7]),
         run_at=_to_time(row[8]),
         last_error=row[9],
-        payload=msgspec.UNSET if payload is None else msgspec.json.decode(payload),
-        result=msgspec.UNSET if result is None else msgspec.json.decode(result),
+        raw_payload=UNSET if payload is None else Raw(payload),
+        raw_result=UNSET if result is None else Raw(result),
     )
 
 
-def _inserted(submitted: Job, payload: bytes) -> tuple[Any, ...]:
+def _inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
     """Return the values of a new job's row."""
     return (
         int(submitted.id, 16),
@@ -224,7 +231,7 @@ def _inserted(submitted: Job, payload: bytes) -> tuple[Any, ...]:
         submitted.attempts,
         submitted.max_retries,
         _from_time(submitted.run_at),
-        payload.decode(),
+        bytes(payload).decode(),
     )
 
 

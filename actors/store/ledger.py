@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actors import lifecycle
-from actors.errors import InvalidJob, JobNotFound
+from actors.errors import JobNotFound
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import FINISHED, Job, Status
@@ -127,8 +127,6 @@ class Ledger:
 
     def _submit(self, message: Submit) -> Job:
         handler = self._handlers.find(message.type)
-        handler.argument(message.payload)
-        payload = _json(message.payload)
         self._admission.admit()
         given = (message.max_retries, handler.options.max_retries, self._max_retries)
         now = self._now()
@@ -140,8 +138,8 @@ class Ledger:
             max_retries=next(retries for retries in given if retries is not None),
             delay=message.delay,
         )
-        self._database.insert(job, payload)
-        self.changes.bytes += len(payload)
+        self._database.insert(job, message.payload)
+        self.changes.bytes += len(message.payload)
         self.changes.runnable.append(job)
         return job
 
@@ -175,9 +173,9 @@ class Ledger:
             self.changes.runnable.append(job)
             return None
         claimed = lifecycle.claimed(job, now)
-        self._sizes[job_id] = len(msgspec.json.encode(job.payload))
+        self._sizes[job_id] = len(job.raw_payload) if job.raw_payload else 0
         self._move(job, claimed, crashes=None)
-        self._running[job_id] = replace(claimed, payload=msgspec.UNSET)
+        self._running[job_id] = replace(claimed, raw_payload=msgspec.UNSET)
         return claimed
 
     def _end(self, outcome: Outcome) -> None:
@@ -251,10 +249,3 @@ class Ledger:
             self.changes.runnable.append(after)
         if after.status in FINISHED:
             self.changes.finished.append(after)
-
-
-def _json(payload: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(payload)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidJob(f"`payload` is not JSON: {error}") from None

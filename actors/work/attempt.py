@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-import msgspec
+from msgspec import Raw
 
-from actors import log
+from actors import log, opaque
 from actors.handlers import Function
 
 #: Seconds between two reports of progress, at least, however often the handler yields.
@@ -35,8 +35,8 @@ def call(  # noqa: PLR0913 - what to call, its limits, and where to report
     *,
     check: Callable[[], None] = lambda: None,
     monotonic: Callable[[], float] = time.monotonic,
-) -> Any:
-    """Call the handler, and round-trip its result through JSON; raise what the handler raises.
+) -> Raw:
+    """Call the handler and return its result as JSON; raise what the handler raises.
 
     At each yield of a generator: `check` may raise to close it; past `timeout` seconds it is closed with a
     TimeoutError; and its progress is reported, at most ten times a second.
@@ -51,7 +51,7 @@ def call(  # noqa: PLR0913 - what to call, its limits, and where to report
                 raise overdue(timeout)
 
         result = _drive(result, pause, _throttled(report, monotonic))
-    return None if result is None else _as_json(result)
+    return _as_json(result)
 
 
 def overdue(timeout: float | None) -> TimeoutError:
@@ -111,9 +111,12 @@ def _checked(progress: Any) -> float | None:
     return progress
 
 
-def _as_json(result: Any) -> Any:
-    """Round-trip the result through JSON. Raises TypeError or ValueError for what is not JSON."""
-    encoded = msgspec.json.encode(result)
+def _as_json(result: Any) -> Raw:
+    """Return the result as JSON. Raises ValueError for what is not JSON, or too large."""
+    try:
+        encoded = opaque.encode(result)
+    except ValueError as error:
+        raise ValueError(f"the result is not JSON that can be kept: {error}") from None
     if len(encoded) > RESULT_LIMIT:
         raise ValueError(f"the result has {len(encoded)} bytes; {RESULT_LIMIT} is the limit")
-    return msgspec.json.decode(encoded)
+    return encoded

@@ -18,6 +18,8 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
 
+from msgspec import Raw
+
 from actors.handlers import Function
 from actors.interrupts import Interrupt, Interrupted
 from actors.work.attempt import RemoteError, Report, call, described, overdue
@@ -44,8 +46,8 @@ class Pool:
         self._folder = tempfile.TemporaryDirectory(prefix="gofer-")
         self._calls = count()
 
-    def call(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Any:
-        """Run the handler to its end, and return its result, round-tripped through JSON.
+    def call(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Raw:
+        """Run the handler to its end, and return its result as JSON.
 
         Raises RemoteError for what the handler raised, TimeoutError for one that is abandoned after `timeout`
         seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
@@ -189,7 +191,7 @@ def _send(address: str, message: bytes, *, wait: bool = False) -> None:
 
 def _call(
     owner: int, address: str, function: Function, argument: Any, timeout: float | None
-) -> tuple[Any, tuple[str, str] | None]:
+) -> tuple[bytes, tuple[str, str] | None]:
     """Run the handler, wherever this is. Of an error only texts are returned: not all can be pickled."""
     if os.getpid() != owner:
         _end_with_parent()
@@ -198,9 +200,9 @@ def _call(
         _send(address, PROGRESS.pack(progress))
 
     try:
-        return call(function, argument, timeout, report), None
+        return bytes(call(function, argument, timeout, report)), None
     except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
-        return None, (described(error), traceback.format_exc())
+        return b"", (described(error), traceback.format_exc())
 
 
 def _end_with_parent() -> None:
@@ -219,11 +221,11 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name=WATCH, daemon=True).start()
 
 
-def _result(future: Future[tuple[Any, tuple[str, str] | None]]) -> Any:
+def _result(future: Future[tuple[bytes, tuple[str, str] | None]]) -> Raw:
     result, error = future.result()
     if error is not None:
         raise RemoteError(*error)
-    return result
+    return Raw(result)
 
 
 def _end(executor: Executor) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pykka
+from msgspec import UNSET, Raw
 
 from actors import log
 from actors.handlers import Handlers
@@ -91,10 +92,10 @@ class Worker(Actor):
         self._log.debug("job completed", job=job.id, type=job.type)
         return Complete(job.id, job.attempts, result)
 
-    def _result(self, job: Job) -> Any:
-        assert isinstance(job.payload, dict)
+    def _result(self, job: Job) -> Raw:
+        assert job.raw_payload is not UNSET
         handler = self._handlers.find(job.type)
-        argument = handler.argument(job.payload)
+        argument = handler.argument(job.raw_payload)
         timeout = handler.options.timeout
 
         def report(progress: float) -> None:

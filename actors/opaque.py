@@ -1,0 +1,108 @@
+"""Opaque JSON: a payload or a result, kept as the bytes that came (RFC 8259), whatever value they spell.
+
+Every msgspec.Raw in Gofer was made or checked here: it is UTF-8, well-formed and at most DEPTH levels deep.
+So the JobStore can keep it and HTTP can embed it without looking into it. What Python cannot hold (1e400,
+integers beyond its limit of digits) is an error only for who decodes it.
+"""
+
+import math
+import re
+from array import array
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+#: Levels of arrays and objects, at most.
+DEPTH: Final = 200
+TOO_DEEP: Final = f"it is nested more than {DEPTH} levels deep"
+STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+#: Each bracket as a signed step up or down.
+STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+#: The escape of one half of a character that UTF-16 writes as two, without the other half.
+LONE_SURROGATE: Final = re.compile(
+    rb"(?i)(?<!\\)(?:\\\\)*(?:\\ud[89ab]..(?!\\ud[c-f]..)|(?<!\\ud[89ab]..)\\ud[c-f]..)"
+)
+
+
+def encode(value: object) -> Raw:
+    """Return a value of Python's as JSON. Raises ValueError, saying why, for one that is not JSON."""
+    if type(value) is Raw:
+        return checked(value)
+    try:
+        data = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        raise ValueError("it holds a lone surrogate, which is not a character") from None
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(str(error)) from None
+    # A float that is not a number is encoded as null.
+    if value is not None and b"null" in data and not _is_finite(msgspec.to_builtins(value)):
+        raise ValueError("it holds NaN or Infinity, which JSON has no number for")
+    return checked(Raw(data))
+
+
+def checked(raw: Raw) -> Raw:
+    """Return the JSON if it may be kept. Raises ValueError, saying why not."""
+    try:
+        msgspec.json.decode(raw, type=Raw)
+    except msgspec.DecodeError as error:
+        raise ValueError(explained(bytes(raw), error)) from None
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    return parsed(raw)
+
+
+def parsed(raw: Raw) -> Raw:
+    """Return JSON that msgspec has parsed already, if it may be kept. Raises ValueError, saying why not."""
+    data = bytes(raw)
+    try:
+        if not data.isascii():
+            data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} (byte {error.start})") from None
+    if _depth(data) > DEPTH:
+        raise ValueError(TOO_DEEP)
+    return raw
+
+
+def decode(raw: Raw, kind: Any = Any) -> Any:
+    """Return the JSON as a value of Python's, of the type `kind`.
+
+    Raises msgspec.ValidationError if it does not fit, also if it holds a number that Python cannot hold.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            raise msgspec.ValidationError(f"it holds a number too large for Python: {error}") from None
+        raise
+
+
+def explained(data: bytes, error: msgspec.DecodeError) -> str:
+    """Return what is wrong with the JSON; msgspec calls a lone surrogate truncated input."""
+    if LONE_SURROGATE.search(data):
+        return "it holds a lone surrogate, which is not a character"
+    return str(error)
+
+
+def _depth(data: bytes) -> int:
+    if data.count(b"[") + data.count(b"{") <= DEPTH:
+        return 0  # Too few to be too deep.
+    steps = STRING.sub(b"", data).translate(STEPS, NO_BRACKETS)
+    return max(accumulate(array("b", steps)), default=0)
+
+
+def _is_finite(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(_is_finite(part) for pair in value.items() for part in pair)
+        case list() | tuple() | set() | frozenset():
+            return all(_is_finite(part) for part in value)
+        case _:
+            return True

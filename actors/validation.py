@@ -1,0 +1,65 @@
+"""Validation: whether there is a handler for a job, and whether its payload fits that handler.
+
+It runs with whoever submits, never in the JobStore's thread: in Python in the asker's own thread, over HTTP
+on the event loop. Only a model that runs code of its own, which could hold up every other request, is
+validated in a small pool of threads, which the wiring stops.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pykka
+
+from actors.handlers import Handlers
+from actors.messages import Submit
+
+#: Threads for models with code of their own; each starts when it is first needed.
+THREADS: Final = 8
+
+
+class Validation:
+    """Checks jobs against the handlers."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+        self._threads = ThreadPoolExecutor(THREADS, "validation")
+
+    def check(self, message: Submit) -> None:
+        """Raise InvalidJob if no handler can run the job."""
+        self._handlers.find(message.type).check(message.payload)
+
+    async def check_aside(self, message: Submit) -> None:
+        """Do the same without holding up the event loop."""
+        handler = self._handlers.find(message.type)
+        if handler.runs_code:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, handler.check, message.payload)
+        else:
+            handler.check(message.payload)
+
+    def stop(self) -> None:
+        """Begin no further validation; what runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class CheckingRef(pykka.ActorRef[Any]):
+    """The JobStore's ref for Python: a Submit that cannot be run is refused before it is sent."""
+
+    def __init__(self, ref: pykka.ActorRef[Any], validation: Validation) -> None:
+        vars(self).update(vars(ref))
+        self._validation = validation
+
+    def tell(self, message: Any) -> None:
+        """Send a message. Raises InvalidJob."""
+        self._check(message)
+        super().tell(message)
+
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
+        """Send a message and return its answer, or a Reply if `block` is false. Raises InvalidJob."""
+        self._check(message)
+        return super().ask(message, block=block, timeout=timeout)
+
+    def _check(self, message: Any) -> None:
+        if isinstance(message, Submit):
+            self._validation.check(message)
