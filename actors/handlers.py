@@ -65,7 +65,7 @@ def handler(
 class Handler:
     """All that Gofer knows of the function that runs one type of job."""
 
-    __slots__ = ("function", "model", "options", "runs_code")
+    __slots__ = ("_decoder", "function", "model", "options", "runs_code")
 
     def __init__(self, job_type: str, function: Function, *, on_executor: bool = False) -> None:
         """Raise HandlerError for a function that cannot work where it is to run."""
@@ -74,6 +74,7 @@ class Handler:
         self.options: Options = getattr(function, OPTIONS, Options())
         #: The msgspec Struct or dataclass that the function takes; None takes the payload as it is.
         self.model = _model(job_type, function)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.model or Any)
         #: Whether validating a payload runs code of the model's own, which may take any time.
         self.runs_code = self.model is not None and runs_code(self.model)
 
@@ -85,7 +86,7 @@ class Handler:
     def argument(self, payload: Raw) -> Any:
         """Decode the payload into what the function takes. Raises InvalidJob if it does not fit."""
         try:
-            return opaque.decode(payload, Any if self.model is None else self.model)
+            return opaque.decode(payload, self._decoder)
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$")
             raise InvalidJob(f"the payload does not fit: {reason} - at `$.payload{path or '`'}") from None

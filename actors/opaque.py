@@ -14,6 +14,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+NULL: Final = Raw(b"null")
+SYNTAX: Final = msgspec.json.Decoder(Raw)
+ANY: Final = msgspec.json.Decoder[Any]()
 #: Levels of arrays and objects, at most.
 DEPTH: Final = 200
 TOO_DEEP: Final = f"it is nested more than {DEPTH} levels deep"
@@ -29,6 +32,8 @@ LONE_SURROGATE: Final = re.compile(
 
 def encode(value: object) -> Raw:
     """Return a value of Python's as JSON. Raises ValueError, saying why, for one that is not JSON."""
+    if value is None:
+        return NULL
     if type(value) is Raw:
         return checked(value)
     try:
@@ -40,7 +45,7 @@ def encode(value: object) -> Raw:
     except (TypeError, ValueError) as error:
         raise ValueError(str(error)) from None
     # A float that is not a number is encoded as null.
-    if value is not None and b"null" in data and not _is_finite(msgspec.to_builtins(value)):
+    if b"null" in data and not _is_finite(msgspec.to_builtins(value)):
         raise ValueError("it holds NaN or Infinity, which JSON has no number for")
     return checked(Raw(data))
 
@@ -48,7 +53,7 @@ def encode(value: object) -> Raw:
 def checked(raw: Raw) -> Raw:
     """Return the JSON if it may be kept. Raises ValueError, saying why not."""
     try:
-        msgspec.json.decode(raw, type=Raw)
+        SYNTAX.decode(raw)
     except msgspec.DecodeError as error:
         raise ValueError(explained(bytes(raw), error)) from None
     except RecursionError:
@@ -69,13 +74,13 @@ def parsed(raw: Raw) -> Raw:
     return raw
 
 
-def decode(raw: Raw, kind: Any = Any) -> Any:
-    """Return the JSON as a value of Python's, of the type `kind`.
+def decode(raw: Raw, decoder: msgspec.json.Decoder[Any] = ANY) -> Any:
+    """Return the JSON as a value of Python's, of the decoder's type.
 
     Raises msgspec.ValidationError if it does not fit, also if it holds a number that Python cannot hold.
     """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         if "out of range" in str(error):
             raise msgspec.ValidationError(f"it holds a number too large for Python: {error}") from None

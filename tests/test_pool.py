@@ -93,14 +93,13 @@ def test_a_handler_gets_its_payload_as_the_struct_that_it_asks_for(shared: Syste
     assert run(shared, "send", {"to": "you"}).result == "to you"
 
 
+NOT_JSON = "the result is not JSON that can be kept"
+
+
 @pytest.mark.parametrize(
     ("job_type", "error"),
     [
-        (
-            "no_json",
-            "ValueError: the result is not JSON that can be kept: Encoding objects of type object is"
-            " unsupported",
-        ),
+        ("no_json", f"ValueError: {NOT_JSON}: Encoding objects of type object is unsupported"),
         ("too_large", "ValueError: the result has 1048578 bytes; 1048576 is the limit"),
         ("leave", "SystemExit: 3"),
         ("interrupt", "KeyboardInterrupt: "),

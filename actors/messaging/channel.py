@@ -46,6 +46,8 @@ class Channel:
         self._order = itertools.count()
         #: Stands for the one receiver that waits no longer than until the next delayed message is due.
         self._timing: object | None = None
+        #: How many receivers wait.
+        self._waiting = 0
         self._is_open = True
 
     @property
@@ -78,38 +80,61 @@ class Channel:
                 return
             if delay is None:
                 self._immediate.append((self._monotonic(), message))
-                self.changed.notify()
+                self._wake_one()
             else:
                 item = (self._monotonic() + delay, next(self._order), message)
                 heapq.heappush(self._delayed, item)
                 if self._delayed[0] is item:
                     self._timing = None  # Whoever times the next message so far would wake too late for it.
-                    self.changed.notify()
+                    self._wake_one()
 
     def receive(self, own: deque[T]) -> T | Message:
         """Wait for the first of a receiver's `own` messages or, behind them, for one from the channel."""
         with self.lock:
             taken = own.popleft() if own else self.take()
             while taken is None:
-                self._wait()
+                self._wait_for_next()
                 taken = own.popleft() if own else self.take()
             # The notify that woke us may have been meant for what we leave behind.
             if self._immediate or (self._delayed and self._timing is None):
-                self.changed.notify()
+                self._wake_one()
         return taken
 
-    def _wait(self) -> None:
+    def wait(self, own: deque[T], seconds: float) -> bool:
+        """Wait until `own` has a message, for at most `seconds`; return whether it has."""
+        with self.lock:
+            if not own:
+                self._wait(seconds)
+            return bool(own)
+
+    def wake_all(self) -> None:
+        """Wake every receiver, as only one of them owns what has come. The caller holds the lock."""
+        if self._waiting:
+            self.changed.notify_all()
+
+    def _wake_one(self) -> None:
+        if self._waiting:  # Notifying costs more than looking whether it is needed.
+            self.changed.notify()
+
+    def _wait_for_next(self) -> None:
         """Wait for a change, or until the next message is due if no other receiver is timing that."""
         seconds = self.seconds_to_next()
         if seconds is None or self._timing is not None:
-            self.changed.wait()
+            self._wait(None)
             return
         me = self._timing = object()
         try:
-            self.changed.wait(seconds)
+            self._wait(seconds)
         finally:
             if self._timing is me:
                 self._timing = None
+
+    def _wait(self, seconds: float | None) -> None:
+        self._waiting += 1
+        try:
+            self.changed.wait(seconds)
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """Hand out nothing from now on, and forget what is queued."""

@@ -69,7 +69,7 @@ class Mailbox:
             is_queued = not self._stopped.is_set()
             if is_queued:
                 self._own.append(Delivery(envelope.message) if asks_itself else envelope)
-                self._channel.changed.notify_all()
+                self._channel.wake_all()
         if envelope.reply_to is not None and (asks_itself or not is_queued):
             reason = (
                 "an actor cannot wait for itself" if is_queued else "the actor stopped before handling it"
@@ -104,5 +104,4 @@ class Mailbox:
 
     def wait(self, seconds: float) -> bool:
         """Wait until a message for this actor alone is there, for at most `seconds`."""
-        with self._channel.lock:
-            return self._channel.changed.wait_for(lambda: bool(self._own), seconds)
+        return self._channel.wait(self._own, seconds)

@@ -12,7 +12,7 @@ Worker that reported one is about to claim its next job. A lone client never wai
 """
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -32,15 +32,18 @@ LINGER: Final = 0.001
 TOLD: Final = (Outcome, Progress)
 
 
-class Entry(NamedTuple):
-    """A message, and its answer once it is handled, which is held back until it is durable."""
+class Entry(Held):
+    """A message that the JobStore handles, and its answer, which is held back until it is durable."""
 
-    held: Held
-    message: Any
-    answer: Any = None
-    refusal: Exception | None = None
-    #: How often it was kept for another try.
-    tries: int = 0
+    __slots__ = ("answer", "message", "refusal", "tries")
+
+    def __init__(self, message: Any) -> None:
+        super().__init__()
+        self.message = message
+        self.answer: Any = None
+        self.refusal: Exception | None = None
+        #: How often it was kept for another try.
+        self.tries = 0
 
 
 class Batch(msgspec.Struct):
@@ -81,6 +84,6 @@ class Batch(msgspec.Struct):
 
 def give(entries: list[Entry]) -> None:
     """Answer every asker, and only then wake those that wait on an event loop, all at once."""
-    waiting = [waiter for entry in entries for waiter in entry.held.settle(entry.answer, entry.refusal)]
+    waiting = [waiter for entry in entries for waiter in entry.settle(entry.answer, entry.refusal)]
     if waiting:
         wake(waiting)

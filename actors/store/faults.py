@@ -71,6 +71,11 @@ WRITERS: Final[Mapping[type[Any], Fates]] = {
 READER: Final = Fates(R, R, R)
 
 
+def fates(message: object) -> Fates:
+    """Return what becomes of the message if it cannot be stored."""
+    return next((found for kind, found in WRITERS.items() if isinstance(message, kind)), READER)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether the same may succeed later, when there is disk space again."""
     return _code(error) == sqlite3.SQLITE_FULL

@@ -8,13 +8,13 @@ from actors import log
 from actors.errors import GoferError, StorageFailed
 from actors.lifecycle import FINISHED, Status
 from actors.messages import Await, Claim, Drain, Get, Outcome, Resume
-from actors.messaging import Actor, Held
+from actors.messaging import Actor
 from actors.store.backlog import Backlog
 from actors.store.batch import Batch, Entry, give
 from actors.store.faults import (
     READER,
-    WRITERS,
     Fate,
+    fates,
     is_disk_full,
     is_fatal,
     not_stored,
@@ -57,7 +57,7 @@ class JobStore(Actor):
 
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
-        entry = Entry(Held(), message)
+        entry = Entry(message)
         try:
             if isinstance(message, BRING_BACK):
                 self._bring_back(awaits=isinstance(message, Drain))
@@ -66,7 +66,7 @@ class JobStore(Actor):
                 self._commit()
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
-        return entry.held
+        return entry
 
     def on_stop(self) -> None:
         """Store what is left, answer every asker and close."""
@@ -103,54 +103,54 @@ class JobStore(Actor):
     def _handle(self, entry: Entry) -> None:
         """Handle a message inside the open transaction, and hold its answer back."""
         if self._failure is not None:
-            give([self._last_answer(entry)])
+            self._give_last_answers([entry])
             return
         try:
-            answer = self._answer(entry)
+            is_answered = self._answer(entry)
             if self._ledger.changes.finished:
                 self._answer_awaits()
         except GoferError as refusal:
-            self._batch.add(entry._replace(refusal=refusal))
+            entry.refusal = refusal
+            self._batch.add(entry)
             if isinstance(entry.message, Outcome):
                 self._log.warning("outcome dropped", job=entry.message.id, reason=str(refusal))
         except BaseException as error:  # noqa: BLE001 - it is unknown what was written
             self._batch.add(entry)
             self._roll_back(error)
         else:
-            if answer is not entry.held:
-                self._batch.add(Entry(entry.held, entry.message, answer, tries=entry.tries))
+            if is_answered:
+                self._batch.add(entry)
 
-    def _answer(self, entry: Entry) -> Any:
-        """Return the answer, or the entry's own `held` if that is to be settled later."""
-        match entry.message:
-            case Await(id=job_id):
-                job = self._ledger.get(job_id)
-                if job.status in FINISHED:
-                    return job
-                self._awaits.add(job_id, entry.held)
-                return entry.held
-            case message:
-                answer = self._ledger.handle(message)
-                return self._other(message) if answer is NotImplemented else answer
-
-    def _other(self, message: Any) -> Any:
-        # What these bring back was handled before them.
-        return None if isinstance(message, BRING_BACK) else self.answer(message)
+    def _answer(self, entry: Entry) -> bool:
+        """Do what the message says, and note its answer; return False if that has to wait."""
+        message = entry.message
+        if isinstance(message, Await):
+            entry.answer = self._ledger.get(message.id)
+            if entry.answer.status not in FINISHED:
+                self._awaits.add(entry)
+                return False
+            return True
+        entry.answer = self._ledger.handle(message)
+        if entry.answer is NotImplemented:
+            # What BRING_BACK brings back was handled before it.
+            entry.answer = None if isinstance(message, BRING_BACK) else self.answer(message)
+        return True
 
     def _answer_awaits(self) -> None:
         """Take the answer for those that wait for a job while it is there: it may be retried or deleted."""
         for job in self._ledger.changes.finished:
             if job.id in self._awaits:
                 answer = self._ledger.get(job.id)
-                for held in self._awaits.take(job.id):
-                    self._batch.add(Entry(held, Await(job.id), answer))
+                for entry in self._awaits.take(job.id):
+                    entry.answer = answer
+                    self._batch.add(entry)
 
     def _bring_back(self, *, awaits: bool) -> None:
         """Handle again what could not be stored; with `awaits`, answer each Await with the job as it is."""
-        entries = self._kept.take_all()
-        if awaits:
-            entries += [Entry(held, Get(job_id)) for job_id, held in self._awaits.take_all()]
-        for entry in entries:
+        waiting = self._awaits.take_all() if awaits else []
+        for entry in waiting:
+            entry.message = Get(entry.message.id)
+        for entry in self._kept.take_all() + waiting:
             self._handle(entry)
             if self._batch.is_at_limit(self._ledger.changes.bytes):
                 self._commit()
@@ -191,7 +191,8 @@ class JobStore(Actor):
             if is_judged or self._failure is not None:
                 self._judge(entry, error)
             else:
-                self._handle(Entry(entry.held, entry.message, tries=entry.tries))
+                entry.refusal = None
+                self._handle(entry)
                 self._commit()
 
     def _note(self, error: BaseException) -> None:
@@ -202,22 +203,24 @@ class JobStore(Actor):
     def _writes(self, entry: Entry) -> bool:
         if isinstance(entry.message, Claim) and self._ledger.is_draining:
             return False  # It is answered without a job, and its Worker can stop only with that answer.
-        return entry.refusal is None and type(entry.message) in WRITERS
+        return entry.refusal is None and fates(entry.message) is not READER
 
     def _judge(self, entry: Entry, error: BaseException) -> None:
         """Do with a message that cannot be stored what the table says."""
         if self._failure is not None:
-            give([self._last_answer(entry)])
+            self._give_last_answers([entry])
             return
-        fates = WRITERS.get(type(entry.message), READER)
-        match fates.full if self._is_disk_full else fates.alone:
+        found = fates(entry.message)
+        match found.full if self._is_disk_full else found.alone:
             case Fate.KEPT:
                 self._keep(entry, error)
             case Fate.PROMISED:
-                give([entry._replace(answer=self._ledger.counts[Status.PENDING])])
-                self._keep(Entry(Held(), entry.message), error)
+                entry.answer = self._ledger.counts[Status.PENDING]
+                give([entry])
+                self._keep(Entry(entry.message), error)
             case _:
-                give([entry._replace(answer=None, refusal=entry.refusal or not_stored(error))])
+                entry.answer, entry.refusal = None, entry.refusal or not_stored(error)
+                give([entry])
 
     def _keep(self, entry: Entry, error: BaseException) -> None:
         if not self._kept:
@@ -229,15 +232,16 @@ class JobStore(Actor):
         if self._failure is None:
             self._log.critical("the storage is broken; the next start will check it", exc_info=error)
             self._failure = unknown_whether_stored(error)
-        entries = [*(batch or self._batch).entries, *self._kept.take_all()]
-        entries += [Entry(held, Await(job_id)) for job_id, held in self._awaits.take_all()]
+        entries = [*(batch or self._batch).entries, *self._kept.take_all(), *self._awaits.take_all()]
         self._batch = Batch()
-        give([self._last_answer(entry) for entry in entries])
+        self._give_last_answers(entries)
         if not self.actor_stopped.is_set():
             self.stop()
 
-    def _last_answer(self, entry: Entry) -> Entry:
-        """Return the entry with what to say when nothing is stored any longer."""
-        is_refused = WRITERS.get(type(entry.message), READER).broken is Fate.REFUSED
-        refusal = (entry.refusal or self._failure) if is_refused else None
-        return entry._replace(answer=None, refusal=refusal)
+    def _give_last_answers(self, entries: list[Entry]) -> None:
+        """Say that nothing is stored any longer."""
+        for entry in entries:
+            is_refused = fates(entry.message).broken is Fate.REFUSED
+            entry.answer = None
+            entry.refusal = (entry.refusal or self._failure) if is_refused else None
+        give(entries)

@@ -95,12 +95,12 @@ class Ledger:
     def handle(self, message: Any) -> Any:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:
-            case Submit():
-                return self._submit(message)
             case Claim():
                 return self._claim(message.id)
             case Outcome():
                 return self._end(message)
+            case Submit():
+                return self._submit(message)
             case Progress(id=job_id, value=value):
                 return self._note_progress(job_id, value)
             case Get(id=job_id):

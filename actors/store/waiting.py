@@ -3,7 +3,6 @@
 from typing import Final
 
 from actors.messages import Cancelled, Complete, Fail, Release
-from actors.messaging import Held
 from actors.store.batch import Entry
 from actors.store.faults import not_stored
 
@@ -15,23 +14,23 @@ class Awaits:
     """The askers of Await, by job."""
 
     def __init__(self) -> None:
-        self._helds: dict[str, list[Held]] = {}
+        self._entries: dict[str, list[Entry]] = {}
 
     def __contains__(self, job_id: str) -> bool:
-        return job_id in self._helds
+        return job_id in self._entries
 
-    def add(self, job_id: str, held: Held) -> None:
-        """Answer `held` when the job is finished."""
-        self._helds.setdefault(job_id, []).append(held)
+    def add(self, entry: Entry) -> None:
+        """Keep an Await until its job is finished."""
+        self._entries.setdefault(entry.message.id, []).append(entry)
 
-    def take(self, job_id: str) -> list[Held]:
-        """Return the askers that wait for this job, and forget them."""
-        return self._helds.pop(job_id, [])
+    def take(self, job_id: str) -> list[Entry]:
+        """Return those that wait for this job, and forget them."""
+        return self._entries.pop(job_id, [])
 
-    def take_all(self) -> list[tuple[str, Held]]:
-        """Return every asker with its job, and forget them."""
-        taken, self._helds = self._helds, {}
-        return [(job_id, held) for job_id, helds in taken.items() for held in helds]
+    def take_all(self) -> list[Entry]:
+        """Return all, and forget them."""
+        taken, self._entries = self._entries, {}
+        return [entry for entries in taken.values() for entry in entries]
 
 
 class Kept:
@@ -49,13 +48,14 @@ class Kept:
         `is_its_own` tells whether the error is this message's own. Raises the error for a message that can
         neither be stored nor be given up.
         """
-        message, tries = entry.message, entry.tries + is_its_own
-        if tries > MOST_TRIES:
+        entry.tries += is_its_own
+        if entry.tries > MOST_TRIES:
+            message = entry.message
             if not isinstance(message, Complete | Release | Cancelled):
                 raise error
             reason = f"the outcome could not be stored: {not_stored(error)}"
-            message, tries = Fail(message.id, message.attempt, reason), 0
-        self._entries.append(Entry(entry.held, message, tries=tries))
+            entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0
+        self._entries.append(entry)
 
     def take_all(self) -> list[Entry]:
         """Return all in their order, and forget them."""
