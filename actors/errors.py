@@ -39,3 +39,7 @@ class IllegalMove(GoferError):
 
 class StorageFailed(GoferError):
     """The database could not be opened, read or written; nothing of the message was stored."""
+
+
+class OutcomeInDoubt(StorageFailed):
+    """The database failed in a way that leaves unknown whether the message was stored."""

@@ -2,9 +2,14 @@
 
 import logging
 import sys
-from typing import Any
+import traceback
+from typing import Any, Final
 
 import structlog
+
+#: Characters of an error with its traceback that are logged: the first, and the last.
+FIRST: Final = 6000
+LAST: Final = 2000
 
 
 class Logger(structlog.stdlib.BoundLogger):
@@ -34,9 +39,9 @@ def config(level: str) -> dict[str, Any]:
     For people if stderr is a terminal, else a JSON object a line.
     """
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=lambda file, error: file.write(_bounded(error)))]
         if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_bounded), structlog.processors.JSONRenderer()]
     )
     return {
         "version": 1,
@@ -62,3 +67,11 @@ def config(level: str) -> dict[str, Any]:
             "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
         },
     }
+
+
+def _bounded(exc_info: Any) -> str:
+    """Return an error with its traceback, cut in the middle: the text of a job's error may be of any length."""
+    text = "".join(traceback.format_exception(*exc_info)).rstrip()
+    if len(text) <= FIRST + LAST:
+        return text
+    return f"{text[:FIRST]}\n... {len(text) - FIRST - LAST} characters left out ...\n{text[-LAST:]}"

@@ -1,5 +1,6 @@
 """The protocol: every message that an actor of Gofer understands."""
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -17,6 +18,11 @@ LONGEST_DELAY: Final = 10 * 365 * 86400
 
 class Message(msgspec.Struct, frozen=True):
     """Base of all messages: small and immutable."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it is queued, about; 0 for all that are small."""
+        return 0
 
 
 # To any actor.
@@ -56,6 +62,11 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
             force_setattr(self, "payload", self._opaque())
         except ValueError as error:
             raise InvalidJob(f"`payload` is not JSON that can be kept: {error}") from None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, and what a message takes besides."""
+        return len(self.payload) + 1000
 
     def _opaque(self) -> Raw:
         return opaque.encode(self.payload)
@@ -117,12 +128,14 @@ class Await(Message, frozen=True):
 
 
 class Claim(Message, frozen=True):
-    """Take a pending job; answered with the Job, or None if it is not pending or the service stops.
+    """Take a pending job; answered with the Job, or None if it is not pending or due, or the service stops.
 
     While the disk is full there is no answer.
     """
 
     id: str
+    #: The job's `run_at` when it was sent to the channel, which has waited for it.
+    run_at: datetime | None = None
 
 
 class Outcome(Message, frozen=True):
@@ -194,3 +207,5 @@ class Run(Message, frozen=True, gc=False):
     """Claim and run the job. One waits in the channel for each pending job, so the GC is not to visit it."""
 
     id: str
+    #: The job's `run_at`, by which the claim sees whether it is this wait that is over.
+    run_at: datetime | None = None

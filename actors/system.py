@@ -15,10 +15,10 @@ from actors.errors import HandlerError
 from actors.handlers import Function, Handlers, simulated
 from actors.interrupts import Interrupts
 from actors.loading import load_factory, load_handlers
-from actors.messages import Drain, Ping, RecoverCrashed
-from actors.messaging import Channel
+from actors.messages import Drain, RecoverCrashed
+from actors.messaging import Channel, Mailbox
 from actors.settings import Settings
-from actors.store import Backlog, Database, JobStore, Ledger, Ownership
+from actors.store import Backlog, Database, JobStore, Ledger, Ownership, Vitals
 from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
 
@@ -47,10 +47,10 @@ class System:
         self._channel = Channel()
         #: Whether the service is stopping, and whether it still takes jobs.
         self.interrupts = Interrupts()
+        self._vitals = Vitals()
         self._log = log.logger("System")
         #: Held while actors are started or told to end, so that none starts during a drain.
         self._changing = threading.Lock()
-        self._threads: dict[pykka.ActorRef[Any], pykka.Future[threading.Thread]] = {}
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
@@ -59,7 +59,6 @@ class System:
         self.store = CheckingRef(self.unchecked_store, self.validation)
         # Its first message, so that the first page of the backlog holds what is recovered, in order.
         recovered = self.store.ask(RecoverCrashed(), block=False)
-        self._threads[self.store] = self.store.ask(Ping(), block=False)
         with self._changing:
             for _ in range(settings.workers):
                 self._start_worker()
@@ -68,6 +67,14 @@ class System:
         except BaseException:
             self.stop()
             raise
+
+    def problem(self) -> str | None:
+        """Return why nothing can be stored, or jobs do not run; None if all is well. Never waits."""
+        if not self.interrupts.admits:
+            return "the service is stopping"
+        if dead := self.dead():
+            return f"stopped: {', '.join(dead)}; restart the service"
+        return self._vitals.problem()
 
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
@@ -92,9 +99,9 @@ class System:
         self.drain(grace)
         for ref in reversed(self._actors()):
             ref.stop()
-        for thread in self._threads.values():
-            with contextlib.suppress(pykka.ActorDeadError):
-                thread.get().join()
+        for ref in self._actors():
+            if isinstance(inbox := ref.actor_inbox, Mailbox) and inbox.thread is not None:
+                inbox.thread.join()
         for ending in self._ending:
             ending.join()
         self.validation.stop()
@@ -114,14 +121,13 @@ class System:
             at_most_once=settings.on_crash == "fail",
         )
         backlog = Backlog(database, self._channel, _now)
-        return JobStore.start(ledger, backlog, ended=self._store_ended)
+        return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 
     def _start_worker(self) -> None:
         ref = Worker.start(
             self.store, self._channel, self._handlers, self.interrupts, self._pool, ended=self._worker_ended
         )
         self.workers.append(ref)
-        self._threads[ref] = ref.ask(Ping(), block=False)
 
     def _worker_ended(self, ref: pykka.ActorRef[Worker]) -> None:
         with self._changing:
@@ -130,7 +136,6 @@ class System:
             self._log.error("a Worker has ended; another takes its place")
             self._start_worker()
             self.workers.remove(ref)
-            del self._threads[ref]
             self._ending = [t for t in self._ending if t.is_alive()] + [threading.current_thread()]
 
     def _store_ended(self, *, is_broken: bool) -> None:

@@ -13,6 +13,7 @@ import pykka
 
 from actors.handlers import Handlers
 from actors.messages import Submit
+from actors.messaging import Reply
 
 #: Threads for models with code of their own; each starts when it is first needed.
 THREADS: Final = 8
@@ -58,7 +59,14 @@ class CheckingRef(pykka.ActorRef[Any]):
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """Send a message and return its answer, or a Reply if `block` is false. Raises InvalidJob."""
         self._check(message)
-        return super().ask(message, block=block, timeout=timeout)
+        reply = super().ask(message, block=False)
+        if not block:
+            return reply
+        try:
+            return reply.get(timeout=timeout)
+        except pykka.Timeout:  # Nobody can ask this reply again.
+            assert isinstance(reply, Reply)
+            raise reply.give_up(f"no answer within {timeout} seconds") from None
 
     def _check(self, message: Any) -> None:
         if isinstance(message, Submit):

@@ -5,7 +5,7 @@ from typing import Any, Final
 import pykka
 
 from actors.messages import Message
-from actors.messaging import Reply
+from actors.messaging import OutcomeUnknown, Reply, Unanswered
 
 #: Seconds that an actor has to answer.
 ANSWER_LIMIT: Final = 5.0
@@ -14,7 +14,8 @@ ANSWER_LIMIT: Final = 5.0
 async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
     """Send the message and return the answer, without blocking the event loop.
 
-    Raises what the actor raises, ActorDeadError if it has stopped, or Timeout.
+    Raises what the actor raises, ActorDeadError if it has stopped, or Unanswered: then the message is not
+    handled any more, or (OutcomeUnknown) it was begun, and what it does may still happen.
     """
     name = actor.actor_class.__name__
     try:
@@ -23,5 +24,12 @@ async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
         return await reply.within(ANSWER_LIMIT)
     except pykka.ActorDeadError:
         raise pykka.ActorDeadError(f"the {name} has stopped, and the service with it") from None
-    except pykka.Timeout:
-        raise pykka.Timeout(f"the {name} did not answer within {ANSWER_LIMIT:g} seconds") from None
+    except OutcomeUnknown:
+        raise OutcomeUnknown(f"{late(name)}; whether this was stored is unknown") from None
+    except Unanswered:
+        raise Unanswered(f"{late(name)}; nothing was stored") from None
+
+
+def late(name: str) -> str:
+    """Say that the actor took too long."""
+    return f"the {name} did not answer within {ANSWER_LIMIT:g} seconds"

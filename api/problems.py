@@ -8,7 +8,16 @@ import falcon.asgi
 import msgspec
 import pykka
 
-from actors.errors import CapacityReached, Draining, IllegalMove, InvalidJob, JobNotFound, StorageFailed
+from actors.errors import (
+    CapacityReached,
+    Draining,
+    IllegalMove,
+    InvalidJob,
+    JobNotFound,
+    OutcomeInDoubt,
+    StorageFailed,
+)
+from actors.messaging import OutcomeUnknown, Unanswered
 from api.request import Request
 
 #: What the actors refuse, as HTTP: the status, and after how many seconds to try again.
@@ -18,9 +27,12 @@ ANSWERS: Final[dict[type[Exception], tuple[HTTPStatus, int | None]]] = {
     IllegalMove: (HTTPStatus.CONFLICT, None),
     CapacityReached: (HTTPStatus.TOO_MANY_REQUESTS, 1),
     Draining: (HTTPStatus.SERVICE_UNAVAILABLE, 5),
+    # No Retry-After for these: a client that obeyed it might double its job.
+    OutcomeInDoubt: (HTTPStatus.SERVICE_UNAVAILABLE, None),
     StorageFailed: (HTTPStatus.SERVICE_UNAVAILABLE, 1),
     pykka.ActorDeadError: (HTTPStatus.SERVICE_UNAVAILABLE, 5),
-    pykka.Timeout: (HTTPStatus.SERVICE_UNAVAILABLE, 1),
+    OutcomeUnknown: (HTTPStatus.SERVICE_UNAVAILABLE, None),
+    Unanswered: (HTTPStatus.SERVICE_UNAVAILABLE, 1),
 }
 
 

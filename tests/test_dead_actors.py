@@ -9,6 +9,7 @@ import pytest
 
 from actors import Await, Settings, System, start
 from actors.messages import Progress
+from actors.store import vitals
 from actors.store.ledger import Ledger
 from actors.work.worker import Worker
 from api import asking, create_app
@@ -108,7 +109,7 @@ def test_a_stopped_jobstore_is_told_to_clients_at_once(
 
 
 @pytest.mark.usefixtures("stuck")
-@pytest.mark.parametrize("name", ["submit", "list", "show", "health"])
+@pytest.mark.parametrize("name", ["submit", "list", "show"])
 def test_a_jobstore_that_does_not_answer_keeps_no_client_waiting(
     client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -120,6 +121,17 @@ def test_a_jobstore_that_does_not_answer_keeps_no_client_waiting(
     assert 0.2 <= time.monotonic() - start_time < SOON
 
 
+@pytest.mark.usefixtures("stuck")
+def test_health_says_that_the_jobstore_is_stuck_and_never_waits(
+    client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert request(client, "health").status_code == 200  # Not for long enough yet.
+    monkeypatch.setattr(vitals, "STUCK", 0)
+    start_time = time.monotonic()
+    assert_unavailable(request(client, "health"), "the JobStore has been in one step")
+    assert time.monotonic() - start_time < SOON
+
+
 def test_the_service_recovers_when_the_jobstore_answers_again(
     system: System, client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +139,9 @@ def test_the_service_recovers_when_the_jobstore_answers_again(
     monkeypatch.setattr(Ledger, "_note_progress", lambda *_: over.wait(60))
     with monkeypatch.context() as short:
         short.setattr(asking, "ANSWER_LIMIT", 0.2)
+        short.setattr(vitals, "STUCK", 0)
         system.store.tell(Progress("0" * 16, 0.5))
+        assert request(client, "submit").status_code == 503
         assert request(client, "health").status_code == 503
     over.set()
     assert request(client, "health").status_code == 200

@@ -137,7 +137,8 @@ def assert_refusals(service: Service) -> None:
 def assert_reading_goes_on(service: Service, job_id: str) -> None:
     assert service.job(job_id)["status"] == "processing"
     assert len(service.jobs(limit=1000)) > PENDING
-    assert service.client.get("/health").status_code == 200
+    health = service.client.get("/health")
+    assert (health.status_code, "the disk is full" in health.json()["detail"]) == (503, True)
 
 
 def seconds_until(condition: Any) -> float:

@@ -82,7 +82,8 @@ def test_an_exception_is_raised_where_the_answer_is_got() -> None:
     for _ in range(2):
         with pytest.raises(LookupError) as raised:
             reply.get()
-        assert raised.value is error
+        assert raised.value is not error  # Each raise adds to the traceback of what it raises.
+        assert raised.value.args == error.args
 
 
 def test_the_exception_that_is_being_handled_can_be_the_answer() -> None:

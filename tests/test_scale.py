@@ -36,6 +36,7 @@ from actors.store.ledger import Ledger
 from actors.messaging.channel import Channel
 from actors.messages import Claim, Complete, Submit
 from actors.store.jobstore import JobStore
+from actors.store.vitals import Vitals
 def now():
     return datetime.now(UTC)
 def resident():
@@ -44,7 +45,7 @@ actors.store.batch.LINGER = 0  # Here is no Worker that would claim the next job
 channel = Channel()
 database = Database(":memory:")
 ledger = Ledger(database, Interrupts(), simulated(0), now, keep_finished=0)
-store = JobStore(ledger, Backlog(database, channel, now))
+store = JobStore(ledger, Backlog(database, channel, now), Vitals())
 def run(jobs):
     for _ in range(jobs):
         store.on_receive(Submit("email", {"to": "user@example.com"}))

@@ -21,6 +21,7 @@ from actors.errors import (
     IllegalMove,
     InvalidJob,
     JobNotFound,
+    OutcomeInDoubt,
     StorageFailed,
 )
 from actors.handlers import Handlers, handler, simulated
@@ -53,6 +54,7 @@ from actors.store.batch import BATCH
 from actors.store.database import Database
 from actors.store.jobstore import JobStore
 from actors.store.ledger import Ledger
+from actors.store.vitals import Vitals
 from actors.work.worker import Worker
 
 EMAIL = Submit("email", {"to": "user@example.com"})
@@ -75,7 +77,7 @@ class Store:
         options = {"handlers": simulated(0), "now": lambda: self.now, "chance": lambda: 1.0, **options}
         self.ledger = Ledger(self.database, self.interrupts, **options)
         self.actor = JobStore(
-            self.ledger, Backlog(self.database, self.channel, lambda: self.now), ended=ended
+            self.ledger, Backlog(self.database, self.channel, lambda: self.now), Vitals(), ended=ended
         )
         inbox = self.actor.actor_inbox
         inbox.wait = lambda seconds: inbox.has_more()  # type: ignore[method-assign]  # noqa: ARG005
@@ -441,11 +443,11 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
     store.ask(Claim(other_id))
     waiting = store.send(Await(job_id))
     store.fail_writes = sqlite3.SQLITE_IOERR_FSYNC
-    with pytest.raises(StorageFailed, match="whether this was stored is unknown"):
+    with pytest.raises(OutcomeInDoubt, match="whether this was stored is unknown"):
         store.ask(EMAIL)
     store.fail_writes = None
     for late in (EMAIL, Get(job_id), Complete(other_id, 1, None)):
-        with pytest.raises(StorageFailed, match="whether this was stored is unknown"):
+        with pytest.raises(StorageFailed, match="nothing was stored"):
             store.ask(late)
     with pytest.raises(StorageFailed):
         waiting.get(timeout=0)

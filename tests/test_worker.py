@@ -21,6 +21,7 @@ from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Release, Run
 from actors.messaging.channel import Channel
+from actors.messaging.reply import Reply
 from actors.work.worker import Worker
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
@@ -49,12 +50,15 @@ class Store:
         self.is_dead = False
 
     def ask(self, message: Claim, *, block: bool) -> Any:
-        assert block
+        assert not block
         self.claims.append(message)
         answer = processing(message) if self.claim_answer is Ellipsis else self.claim_answer
+        reply: Reply[Any] = Reply()
         if isinstance(answer, Exception):
-            raise answer
-        return answer
+            reply.settle(None, answer)
+        else:
+            reply.settle(answer, None)
+        return reply
 
     def tell(self, message: Message) -> None:
         if self.is_dead:

@@ -2,6 +2,7 @@
 
 from actors.messaging.actor import Actor
 from actors.messaging.channel import Channel
-from actors.messaging.reply import Held, Reply, wake
+from actors.messaging.mailbox import Mailbox
+from actors.messaging.reply import Held, OutcomeUnknown, Reply, Unanswered, wake
 
-__all__ = ["Actor", "Channel", "Held", "Reply", "wake"]
+__all__ = ["Actor", "Channel", "Held", "Mailbox", "OutcomeUnknown", "Reply", "Unanswered", "wake"]

@@ -26,6 +26,10 @@ class Actor(pykka.ThreadingActor):
         super().__init__()
         self.actor_inbox.open(self.actor_stopped, channel)
 
+    def on_start(self) -> None:
+        """Note the thread, so that whoever stops the actor can wait for its end."""
+        self.actor_inbox.thread = threading.current_thread()
+
     def on_receive(self, message: Any) -> Any:
         """Answer a message that the subclass does not handle.
 

@@ -12,20 +12,31 @@ a delayed message is queued, there is such a leader or a wake-up on its way: a m
 than all others deposes the leader and wakes a receiver, which becomes the next; and a receiver that leaves
 without a leader behind it wakes one.
 
+Two clocks tell when a delayed message is due, whichever is first: the monotonic one, by the delay, so that
+a wall clock that is set back delays nothing; and the wall clock, by the time to run at, because the
+monotonic one stands still while the machine sleeps, and a job from an earlier process knows the wall clock
+alone.
+
 A crash here loses nothing: the channel is only delivery, and the JobStore has every job in it as pending.
 """
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from actors.messages import Message
 
 T = TypeVar("T")
+
+#: Seconds after which the wall clock is looked at, at least, while a message waits for it.
+LOOK: Final = 60.0
+#: Seconds by which the wall clock must have moved against the monotonic one to count as set.
+JUMP: Final = 1.0
 
 
 class Channel:
@@ -34,15 +45,20 @@ class Channel:
     It has no bound of its own: the JobStore admits no more jobs than the capacity, so `send` never blocks.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
         #: Guards the channel and the mailboxes on it. Used directly: a Condition's `with` is slower.
         self.lock = threading.Lock()
         #: Notified when there may be something to take.
         self.changed = threading.Condition(self.lock)
         self._monotonic = monotonic
+        self._wall = wall
+        #: By how much the wall clock was ahead of the monotonic one when that was last looked at.
+        self._ahead = wall() - monotonic()
         #: Each with the time from which it is due, in this order.
         self._immediate: deque[tuple[float, Message]] = deque()
-        self._delayed: list[tuple[float, int, Message]] = []
+        self._delayed: list[tuple[float, int, Message, float]] = []
         self._order = itertools.count()
         #: Stands for the one receiver that waits no longer than until the next delayed message is due.
         self._timing: object | None = None
@@ -70,8 +86,8 @@ class Channel:
         """How many of each are queued; a hint, too."""
         return len(self._immediate), len(self._delayed)
 
-    def send(self, message: Message, delay: float | None = None) -> None:
-        """Hand the message to one receiver, not before `delay` seconds have passed.
+    def send(self, message: Message, delay: float | None = None, at: float = math.inf) -> None:
+        """Hand the message to one receiver when `delay` seconds have passed, or the wall clock shows `at`.
 
         What is due first is handed out first; a negative delay says that it has long been.
         """
@@ -82,7 +98,7 @@ class Channel:
                 self._immediate.append((self._monotonic(), message))
                 self._wake_one()
             else:
-                item = (self._monotonic() + delay, next(self._order), message)
+                item = (self._monotonic() + delay, next(self._order), message, at)
                 heapq.heappush(self._delayed, item)
                 if self._delayed[0] is item:
                     self._timing = None  # Whoever times the next message so far would wake too late for it.
@@ -124,7 +140,7 @@ class Channel:
             return
         me = self._timing = object()
         try:
-            self._wait(seconds)
+            self._wait(min(seconds, LOOK))
         finally:
             if self._timing is me:
                 self._timing = None
@@ -135,6 +151,17 @@ class Channel:
             self.changed.wait(seconds)
         finally:
             self._waiting -= 1
+
+    def _look_at_wall(self) -> None:
+        """Bring forward what the wall clock says is due, if it was set forward or the machine slept."""
+        ahead = self._wall() - self._monotonic()
+        if ahead > self._ahead + JUMP:
+            self._delayed = [
+                (min(due, at - ahead), order, message, at) for due, order, message, at in self._delayed
+            ]
+            heapq.heapify(self._delayed)
+        if abs(ahead - self._ahead) > JUMP:
+            self._ahead = ahead
 
     def close(self) -> None:
         """Hand out nothing from now on, and forget what is queued."""
@@ -150,6 +177,8 @@ class Channel:
 
     def take(self) -> Message | None:
         """Take the message that has been due for longest, if any is. The caller holds the lock."""
+        if self._delayed:
+            self._look_at_wall()
         limit = self._immediate[0][0] if self._immediate else self._monotonic()
         if self._delayed and self._delayed[0][0] <= limit:
             return heapq.heappop(self._delayed)[2]

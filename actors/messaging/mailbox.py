@@ -14,13 +14,18 @@ mailbox first. A put wakes all receivers (`notify_all`), because only one of the
 
 import threading
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pykka
 
 from actors import log
+from actors.errors import CapacityReached
 from actors.messages import Message
 from actors.messaging.channel import Channel
+from actors.messaging.reply import Reply
+
+#: Bytes of submits that may wait in one mailbox, about, before the next one is refused.
+MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class Envelope(Protocol):
@@ -51,7 +56,11 @@ class Mailbox:
         self._channel = Channel()
         self._own: deque[Envelope] = deque()
         self._reader: int | None = None
+        #: That of the actor, once it has started.
+        self.thread: threading.Thread | None = None
         self._stopped = threading.Event()
+        #: Bytes of the messages of its own that are queued, about.
+        self._bytes = 0
 
     def open(self, stopped: threading.Event, channel: Channel | None = None) -> None:
         """Say, before the actor starts, what tells its end and which channel it receives from."""
@@ -68,6 +77,7 @@ class Mailbox:
         with self._channel.lock:
             is_queued = not self._stopped.is_set()
             if is_queued:
+                self._bytes = self._admitted(envelope.message)
                 self._own.append(Delivery(envelope.message) if asks_itself else envelope)
                 self._channel.wake_all()
         if envelope.reply_to is not None and (asks_itself or not is_queued):
@@ -83,11 +93,32 @@ class Mailbox:
         while True:
             try:
                 taken = self._channel.receive(self._own)
-                return Delivery(taken) if isinstance(taken, Message) else taken
+                if isinstance(taken, Message):
+                    return Delivery(taken)
+                # After the end pykka empties the mailbox and answers all that is in it.
+                if self._is_wanted(taken) or self._stopped.is_set():
+                    return taken
             except BaseException:  # noqa: BLE001 - one sent to this thread, such as a time limit of a handler's own
                 log.logger("Mailbox").exception(
                     "an exception arrived after its handler had ended and was ignored"
                 )
+
+    def _admitted(self, message: Any) -> int:
+        """Return the bytes queued with this message. Raises CapacityReached if a submit would be too much."""
+        size = message.size if isinstance(message, Message) else 0
+        if size and self._bytes + size > MOST_BYTES:
+            raise CapacityReached(
+                f"{self._bytes} bytes of jobs wait to be stored, as the storage is slow; try again later"
+            )
+        return self._bytes + size
+
+    def _is_wanted(self, envelope: Envelope) -> bool:
+        """Tell whether the message is still to be handled; from now on its asker cannot take it back."""
+        message, reply = envelope.message, envelope.reply_to
+        if isinstance(message, Message) and message.size:
+            with self._channel.lock:
+                self._bytes -= message.size
+        return not isinstance(reply, Reply) or reply.begin()
 
     def remind(self, message: Message, delay: float) -> None:
         """Hand the message to this actor (or a sibling on its channel) after `delay` seconds."""

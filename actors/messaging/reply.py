@@ -4,6 +4,10 @@ Why no asker misses its answer: an asker registers (a lock in `_blocked`, a wait
 reply's lock and only if it has seen there that the reply is not settled; `settle` sets the outcome under the
 same lock. So an asker is either in the list that `settle` walks through afterwards, or has seen the outcome.
 
+Giving up and beginning are one atomic step on the reply, under the same lock: whichever comes first wins.
+What the asker has given up is not begun; of what has begun, the asker that gives up knows only that its
+outcome is unknown.
+
 Who wakes whom: the actor's thread settles, releases the blocked threads itself, and returns the waiters,
 which belong to event loops; `wake` passes them on with one `call_soon_threadsafe` for each loop. An asker
 that timed out stays in the list, and waking it does nothing.
@@ -11,6 +15,7 @@ that timed out stays in the list, and waking it does nothing.
 
 import asyncio
 import contextlib
+import copy
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -25,6 +30,14 @@ Waiter = asyncio.Future[None]
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
+class Unanswered(pykka.Timeout):
+    """The asker has given up: the message was not begun and never will be."""
+
+
+class OutcomeUnknown(Unanswered):
+    """The asker has given up, but the message had begun: what it does may still happen."""
+
+
 class Reply(pykka.Future[T]):
     """A pykka future whose `await` leaves the event loop free; pykka's own blocks it."""
 
@@ -35,6 +48,26 @@ class Reply(pykka.Future[T]):
         self._blocked: list[threading.Lock] = []
         self._awaiting: list[tuple[Loop, Waiter]] = []
         self._is_derived = False
+        self._has_begun = False
+        #: Whether nobody waits for the answer any longer.
+        self.is_given_up = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer is there."""
+        return self._outcome is not None
+
+    def begin(self) -> bool:
+        """Say, in the actor's thread, that the message is begun; return False if the asker has given up."""
+        with self._lock:
+            self._has_begun = not self.is_given_up
+        return self._has_begun
+
+    def give_up(self, reason: str) -> Unanswered:
+        """Have the message not begun if it is not yet; return the error that tells the asker which it is."""
+        with self._lock:
+            self.is_given_up = True
+            return (OutcomeUnknown if self._has_begun else Unanswered)(reason)
 
     def get(self, *, timeout: float | None = None) -> Any:
         """Block until the answer is there; raise it if it is an exception.
@@ -51,9 +84,10 @@ class Reply(pykka.Future[T]):
         return self.within(None).__await__()
 
     async def within(self, seconds: float | None) -> T:
-        """Await the answer, for at most `seconds`.
+        """Await the answer, for at most `seconds`; then, and if the task is cancelled, give up.
 
-        Raises pykka.Timeout, or TypeError for a reply that pykka derives only when `get` is called.
+        Raises Unanswered or OutcomeUnknown, or TypeError for a reply that pykka derives only when `get` is
+        called.
         """
         if self._is_derived:
             raise TypeError("a derived reply, as of stop() or map(), cannot be awaited; call get()")
@@ -66,11 +100,14 @@ class Reply(pykka.Future[T]):
             timer = None if seconds is None else loop.call_later(seconds, _wake, [waiter])
             try:
                 await waiter
+            except asyncio.CancelledError:
+                self.give_up("cancelled")
+                raise
             finally:
                 if timer is not None:
                     timer.cancel()
         if self._outcome is None:
-            raise pykka.Timeout(f"no answer within {seconds} seconds")
+            raise self.give_up(f"no answer within {seconds} seconds")
         answer: T = self._answer()
         return answer
 
@@ -115,7 +152,7 @@ class Reply(pykka.Future[T]):
         assert self._outcome is not None
         value, error = self._outcome
         if error is not None:
-            raise error
+            raise _fresh(error)
         return value
 
 
@@ -128,6 +165,11 @@ class Held:
         self._reply: Reply[Any] | None = None
         self._outcome: tuple[Any, BaseException | None] | None = None
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for the answer any longer."""
+        return self._reply is not None and self._reply.is_given_up
+
     def bind(self, reply: Reply[Any]) -> None:
         """Take the asker's reply; pykka passes it after the handler has returned."""
         self._reply = reply
@@ -138,6 +180,16 @@ class Held:
         """Give the answer; return the waiters to wake for it: none if the message was only told."""
         self._outcome = (value, error)
         return [] if self._reply is None else self._reply.settle(value, error)
+
+
+def _fresh(error: BaseException) -> BaseException:
+    """Return a copy to raise: each raise adds to an error's traceback, and threads must not share one."""
+    try:
+        fresh = copy.copy(error)
+    except Exception:  # noqa: BLE001 - not every error can be made again
+        return error
+    fresh.__cause__, fresh.__traceback__ = error.__cause__, None
+    return fresh
 
 
 def wake(waiting: Iterable[tuple[Loop, Waiter]]) -> None:

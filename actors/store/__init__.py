@@ -5,5 +5,6 @@ from actors.store.database import Database
 from actors.store.jobstore import JobStore
 from actors.store.ledger import Ledger
 from actors.store.ownership import Ownership
+from actors.store.vitals import Vitals
 
-__all__ = ["Backlog", "Database", "JobStore", "Ledger", "Ownership"]
+__all__ = ["Backlog", "Database", "JobStore", "Ledger", "Ownership", "Vitals"]

@@ -67,8 +67,11 @@ class Backlog:
         return self._delayed is not None and _mark(job) > self._delayed
 
     def _send(self, job: Job) -> None:
-        wait = None if job.run_at is None else (job.run_at - self._now()).total_seconds()
-        self._channel.send(Run(job.id), wait)
+        if job.run_at is None:
+            self._channel.send(Run(job.id))
+        else:
+            wait = (job.run_at - self._now()).total_seconds()
+            self._channel.send(Run(job.id, job.run_at), wait, job.run_at.timestamp())
 
 
 def _mark(job: Job) -> tuple[datetime, str]:

@@ -16,9 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.errors import StorageFailed
 from actors.messages import Claim, Outcome, Progress
 from actors.messaging.mailbox import Mailbox
 from actors.messaging.reply import Held, wake
+from actors.store.faults import Fate, fates
 
 #: Messages per commit, at most: enough to share an fsync, few enough that none waits for long.
 BATCH: Final = 256
@@ -80,6 +82,15 @@ class Batch(msgspec.Struct):
             return not inbox.wait(LINGER)
         time.sleep(LINGER)  # Not until the first message: many are to come.
         return not inbox.has_more()
+
+
+def give_last(entries: list[Entry], failure: StorageFailed) -> None:
+    """Answer every asker when nothing is stored any longer."""
+    for entry in entries:
+        is_refused = fates(entry.message).broken is Fate.REFUSED
+        entry.answer = None
+        entry.refusal = (entry.refusal or failure) if is_refused else None
+    give(entries)
 
 
 def give(entries: list[Entry]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
-from actors.errors import StorageFailed
+from actors.errors import OutcomeInDoubt, StorageFailed
 from actors.messages import (
     Cancel,
     Cancelled,
@@ -91,9 +91,9 @@ def not_stored(error: BaseException) -> StorageFailed:
     return StorageFailed(f"the database failed and nothing was stored: {error}")
 
 
-def unknown_whether_stored(error: BaseException) -> StorageFailed:
+def in_doubt(error: BaseException) -> OutcomeInDoubt:
     """Return the refusal of a message that may or may not be on the disk."""
-    return StorageFailed(f"the database is broken; whether this was stored is unknown: {error}")
+    return OutcomeInDoubt(f"the database is broken; whether this was stored is unknown: {error}")
 
 
 def _code(error: BaseException) -> int:

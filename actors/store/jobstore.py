@@ -5,22 +5,23 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from actors import log
-from actors.errors import GoferError, StorageFailed
-from actors.lifecycle import FINISHED, Status
+from actors.errors import GoferError
+from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Await, Claim, Drain, Get, Outcome, Resume
 from actors.messaging import Actor
 from actors.store.backlog import Backlog
-from actors.store.batch import Batch, Entry, give
+from actors.store.batch import Batch, Entry, give, give_last
 from actors.store.faults import (
     READER,
     Fate,
     fates,
+    in_doubt,
     is_disk_full,
     is_fatal,
     not_stored,
-    unknown_whether_stored,
 )
 from actors.store.ledger import Ledger
+from actors.store.vitals import Vitals
 from actors.store.waiting import Awaits, Kept
 
 #: Seconds after which a message that could not be stored is tried again.
@@ -41,7 +42,12 @@ class JobStore(Actor):
     """
 
     def __init__(
-        self, ledger: Ledger, backlog: Backlog, *, ended: Callable[..., None] = lambda **_: None
+        self,
+        ledger: Ledger,
+        backlog: Backlog,
+        vitals: Vitals,
+        *,
+        ended: Callable[..., None] = lambda **_: None,
     ) -> None:
         """Keep this ledger, and send what is pending from this backlog; tell `ended` of the end."""
         super().__init__()
@@ -52,12 +58,14 @@ class JobStore(Actor):
         self._batch = Batch()
         self._awaits = Awaits()
         self._kept = Kept()
-        self._failure: StorageFailed | None = None
-        self._is_disk_full = False
+        #: For /health, which must not wait for this actor.
+        self._vitals = vitals
+        self._failure: BaseException | None = None
 
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         entry = Entry(message)
+        self._vitals.begin_step()
         try:
             if isinstance(message, BRING_BACK):
                 self._bring_back(awaits=isinstance(message, Drain))
@@ -66,6 +74,7 @@ class JobStore(Actor):
                 self._commit()
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
+        self._vitals.end_step()
         return entry
 
     def on_stop(self) -> None:
@@ -103,7 +112,7 @@ class JobStore(Actor):
     def _handle(self, entry: Entry) -> None:
         """Handle a message inside the open transaction, and hold its answer back."""
         if self._failure is not None:
-            self._give_last_answers([entry])
+            give_last([entry], not_stored(self._failure))
             return
         try:
             is_answered = self._answer(entry)
@@ -166,13 +175,23 @@ class JobStore(Actor):
             self._roll_back(error)
             return
         batch, self._batch = self._batch, Batch(is_busy=len(changes.runnable) > 1)
-        if changes.wrote and self._is_disk_full:
-            self._is_disk_full = False
+        if changes.wrote and self._vitals.is_disk_full:
+            self._vitals.note_disk(is_full=False)
             self._log.info("there is disk space again")
         try:
-            self._backlog.send(changes.runnable)
+            self._deliver(changes.runnable)
         finally:
             give(batch.entries)
+
+    def _deliver(self, jobs: list[Job]) -> None:
+        """Send what is runnable to the channel; what cannot be read from the database now follows later."""
+        try:
+            self._backlog.send(jobs)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            self._log.error("the backlog could not be read", error=repr(error))
+            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
 
     def _roll_back(self, error: BaseException) -> None:
         """Undo the open transaction, and see to each message in it."""
@@ -187,7 +206,7 @@ class JobStore(Actor):
             return
         self._note(error)
         for entry in batch.entries:
-            is_judged = len(batch.entries) == 1 or (self._is_disk_full and self._writes(entry))
+            is_judged = len(batch.entries) == 1 or (self._vitals.is_disk_full and self._writes(entry))
             if is_judged or self._failure is not None:
                 self._judge(entry, error)
             else:
@@ -196,9 +215,9 @@ class JobStore(Actor):
                 self._commit()
 
     def _note(self, error: BaseException) -> None:
-        if not self._is_disk_full:
+        if not self._vitals.is_disk_full:
             self._log.error("nothing of this batch was stored", error=repr(error))
-        self._is_disk_full = is_disk_full(error)
+        self._vitals.note_disk(is_full=is_disk_full(error))
 
     def _writes(self, entry: Entry) -> bool:
         if isinstance(entry.message, Claim) and self._ledger.is_draining:
@@ -208,10 +227,10 @@ class JobStore(Actor):
     def _judge(self, entry: Entry, error: BaseException) -> None:
         """Do with a message that cannot be stored what the table says."""
         if self._failure is not None:
-            self._give_last_answers([entry])
+            give_last([entry], in_doubt(self._failure))
             return
         found = fates(entry.message)
-        match found.full if self._is_disk_full else found.alone:
+        match found.full if self._vitals.is_disk_full else found.alone:
             case Fate.KEPT:
                 self._keep(entry, error)
             case Fate.PROMISED:
@@ -225,23 +244,16 @@ class JobStore(Actor):
     def _keep(self, entry: Entry, error: BaseException) -> None:
         if not self._kept:
             self.actor_inbox.remind(Resume(), STORAGE_RETRY)
-        self._kept.add(entry, error, is_its_own=not self._is_disk_full)
+        self._kept.add(entry, error, is_its_own=not self._vitals.is_disk_full)
 
     def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:
         """Answer every asker, store nothing more, and stop."""
         if self._failure is None:
             self._log.critical("the storage is broken; the next start will check it", exc_info=error)
-            self._failure = unknown_whether_stored(error)
+            self._failure = error
+            self._vitals.is_broken = True
         entries = [*(batch or self._batch).entries, *self._kept.take_all(), *self._awaits.take_all()]
         self._batch = Batch()
-        self._give_last_answers(entries)
+        give_last(entries, in_doubt(self._failure))
         if not self.actor_stopped.is_set():
             self.stop()
-
-    def _give_last_answers(self, entries: list[Entry]) -> None:
-        """Say that nothing is stored any longer."""
-        for entry in entries:
-            is_refused = fates(entry.message).broken is Fate.REFUSED
-            entry.answer = None
-            entry.refusal = (entry.refusal or self._failure) if is_refused else None
-        give(entries)

@@ -39,6 +39,8 @@ class Changes(msgspec.Struct):
     #: Those that have become pending, in this order, and those that have finished.
     runnable: list[Job] = []
     finished: list[Job] = []
+    #: The running jobs that are to be interrupted.
+    cancelled: set[str] = set()
     #: Bytes of payloads and results that were written, about.
     bytes: int = 0
     #: Whether the commit had anything to write.
@@ -96,7 +98,7 @@ class Ledger:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:
             case Claim():
-                return self._claim(message.id)
+                return self._claim(message)
             case Outcome():
                 return self._end(message)
             case Submit():
@@ -148,7 +150,7 @@ class Ledger:
         after = lifecycle.cancelled(before, self._now())
         if before.status is Status.PROCESSING:
             self._database.mark_unwanted(job_id)
-            self._interrupts.cancel(job_id)
+            self.changes.cancelled.add(job_id)
             return before
         self._move(before, after)
         return after
@@ -162,15 +164,16 @@ class Ledger:
 
     # What a Worker does.
 
-    def _claim(self, job_id: str) -> Job | None:
+    def _claim(self, claim: Claim) -> Job | None:
         """Hand the job out, if it is pending and due."""
+        job_id = claim.id
         job = None if self.is_draining else self._database.get(job_id)
         if job is None or job.status is not Status.PENDING:
             return None
         now = self._now()
-        # Happens if the wall clock was set back; the channel uses a monotonic clock.
-        if not lifecycle.is_due(job, now):
-            self.changes.runnable.append(job)
+        # Due by the channel's monotonic clock, or by the wall clock. If neither, the channel has waited for
+        # an earlier `run_at` of the job, as from before a cancel and a retry; its own wait is still to end.
+        if job.run_at != claim.run_at and not lifecycle.is_due(job, now):
             return None
         claimed = lifecycle.claimed(job, now)
         self._sizes[job_id] = len(job.raw_payload) if job.raw_payload else 0
@@ -188,16 +191,17 @@ class Ledger:
     def _after(self, job: Job, outcome: Outcome) -> Job:
         """Return the job as the outcome leaves it."""
         now, attempt = self._now(), outcome.attempt
+        is_cancelled = job.id in self.changes.cancelled or self._interrupts.is_cancelled(job.id)
         match outcome:
             case Complete(result=result):
                 return lifecycle.completed(job, attempt, result, now)
-            case Fail(error=error) if not self._interrupts.is_cancelled(job.id):
+            case Fail(error=error) if not is_cancelled:
                 if not lifecycle.has_retries_left(job):
                     return lifecycle.failed(job, attempt, error, now)
                 first = self._handlers.options(job.type).backoff
                 wait = lifecycle.backoff(attempt, first, self._chance())
                 return lifecycle.backed_off(job, attempt, error, now, wait)
-            case Release() if not self._interrupts.is_cancelled(job.id):
+            case Release() if not is_cancelled:
                 return lifecycle.released(job, attempt)
             case _:
                 return lifecycle.cancelled_while_running(job, attempt, now)
@@ -227,6 +231,8 @@ class Ledger:
         self.changes.wrote = self._database.commit()
         changes, self.changes = self.changes, Changes()
         self._durable_running = self._running.copy()
+        for job_id in changes.cancelled:
+            self._interrupts.cancel(job_id)
         for job in changes.finished:
             self._interrupts.forget(job.id)
         return changes

@@ -8,6 +8,8 @@ from actors.store.faults import not_stored
 
 #: How often a message that fails by itself is tried again.
 MOST_TRIES: Final = 3
+#: Awaits at which those are first looked for whose askers have given up.
+SWEEP: Final = 64
 
 
 class Awaits:
@@ -15,22 +17,38 @@ class Awaits:
 
     def __init__(self) -> None:
         self._entries: dict[str, list[Entry]] = {}
+        self._count = 0
+        #: At how many those are thrown out whose askers have given up.
+        self._sweep_at = SWEEP
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entries
 
     def add(self, entry: Entry) -> None:
-        """Keep an Await until its job is finished."""
+        """Keep an Await until its job is finished, or its asker has given up."""
+        if self._count >= self._sweep_at:
+            self._sweep()
         self._entries.setdefault(entry.message.id, []).append(entry)
+        self._count += 1
 
     def take(self, job_id: str) -> list[Entry]:
         """Return those that wait for this job, and forget them."""
-        return self._entries.pop(job_id, [])
+        taken = self._entries.pop(job_id, [])
+        self._count -= len(taken)
+        return taken
 
     def take_all(self) -> list[Entry]:
         """Return all, and forget them."""
-        taken, self._entries = self._entries, {}
+        taken, self._entries, self._count = self._entries, {}, 0
         return [entry for entries in taken.values() for entry in entries]
+
+    def _sweep(self) -> None:
+        # At twice what was left: so each Await is looked at about once, however many there are.
+        left = [entry for entry in self.take_all() if not entry.is_given_up]
+        for entry in left:
+            self._entries.setdefault(entry.message.id, []).append(entry)
+        self._count = len(left)
+        self._sweep_at = max(SWEEP, 2 * len(left))
 
 
 class Kept:

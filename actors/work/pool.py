@@ -111,10 +111,12 @@ class Pool:
         is_abandoned = not (future.done() or future.cancel())
         with self._changing:
             self._awaited[executor].discard(future)
-            if is_abandoned and executor is self._executor:
-                self._replace()
-            self._end_unused()
-            self._changing.notify_all()
+            try:
+                if is_abandoned and executor is self._executor:
+                    self._replace()
+                self._end_unused()
+            finally:  # Even if the factory raises: another Worker may have room now.
+                self._changing.notify_all()
 
     def _replace(self) -> None:
         self._executor = self._make()

@@ -13,7 +13,7 @@ from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job
 from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
-from actors.messaging import Actor, Channel
+from actors.messaging import Actor, Channel, Reply
 from actors.work.attempt import call, described
 from actors.work.pool import Pool
 
@@ -51,8 +51,10 @@ class Worker(Actor):
             self._run(message)
         except pykka.ActorDeadError:
             self._log.error("the JobStore has stopped, so it cannot be told", job=message.id)
-        except (SystemExit, KeyboardInterrupt) as error:
-            # Pykka stops every actor on one of these; only this Worker is to end.
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            # Pykka stops every actor on any other; only this Worker is to end.
             raise RuntimeError(described(error)) from error
         return None
 
@@ -73,10 +75,22 @@ class Worker(Actor):
             self._ended(self.actor_ref)
 
     def _run(self, message: Run) -> None:
-        self._job = self._store.ask(Claim(message.id), block=True)
+        self._claim(message)
         if self._job is not None:
             self._store.tell(self._outcome(self._job))
             self._job = None
+
+    def _claim(self, message: Run) -> None:
+        """Ask for the job. Without an answer it must not go on: the job may be its own already."""
+        reply = self._store.ask(Claim(message.id, message.run_at), block=False)
+        assert isinstance(reply, Reply)
+        while not reply.is_settled:
+            try:
+                reply.get()
+            except BaseException:  # noqa: BLE001 - one sent to this thread, such as a handler's time limit
+                if not reply.is_settled:
+                    self._log.exception("an exception arrived after its handler had ended and was ignored")
+        self._job = reply.get()
 
     def _outcome(self, job: Job) -> Outcome:
         """Run the job's handler, and return how that ended."""

@@ -1,0 +1,50 @@
+"""The vitals of the JobStore: what others may know of it without asking it."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: Seconds that one step of the JobStore, with its commit, may take before it counts as stuck; and for which a
+#: disk counts as full after a write without space.
+STUCK: Final = 5.0
+
+
+class Vitals:
+    """Written by the JobStore's thread alone; each attribute is one reference, so any thread may read it."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        #: Since when the JobStore has been in one step; None between two.
+        self._busy_since: float | None = None
+        #: When a write last failed for want of disk space; None if one has succeeded since.
+        self._full_at: float | None = None
+        self.is_broken = False
+
+    def begin_step(self) -> None:
+        """Say that a message is being handled."""
+        self._busy_since = self._monotonic()
+
+    def end_step(self) -> None:
+        """Say that it is handled, and committed if it was time for that."""
+        self._busy_since = None
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the last write failed for want of disk space."""
+        return self._full_at is not None
+
+    def note_disk(self, *, is_full: bool) -> None:
+        """Say how the last write went."""
+        self._full_at = self._monotonic() if is_full else None
+
+    def problem(self) -> str | None:
+        """Return why nothing can be stored at this moment; None if all is well."""
+        since = self._busy_since
+        if since is not None and self._monotonic() - since > STUCK:
+            return f"the JobStore has been in one step for over {STUCK:g} seconds: the disk is slow or stuck"
+        if self.is_broken:
+            return "the storage is broken; the next start will check it"
+        # Only for a while, as nothing is tried again for refused submits, and the disk may have space since.
+        full_at = self._full_at
+        is_full = full_at is not None and self._monotonic() - full_at <= STUCK
+        return "the disk is full: nothing can be stored" if is_full else None
