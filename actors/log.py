@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -39,7 +39,7 @@ def config(level: str) -> dict[str, Any]:
     For people if stderr is a terminal, else a JSON object a line.
     """
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=lambda file, error: file.write(_bounded(error)))]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_write)]
         if sys.stderr.isatty()
         else [structlog.processors.ExceptionRenderer(_bounded), structlog.processors.JSONRenderer()]
     )
@@ -70,8 +70,12 @@ def config(level: str) -> dict[str, Any]:
 
 
 def _bounded(exc_info: Any) -> str:
-    """Return an error with its traceback, cut in the middle: the text of a job's error may be of any length."""
+    """Return an error with its traceback, cut in the middle: an error's text may be of any length."""
     text = "".join(traceback.format_exception(*exc_info)).rstrip()
     if len(text) <= FIRST + LAST:
         return text
     return f"{text[:FIRST]}\n... {len(text) - FIRST - LAST} characters left out ...\n{text[-LAST:]}"
+
+
+def _write(file: TextIO, exc_info: Any) -> None:
+    file.write(_bounded(exc_info))
