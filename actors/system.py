@@ -11,7 +11,7 @@ from typing import Any, Self
 import pykka
 
 from actors import log
-from actors.errors import HandlerError
+from actors.errors import HandlerError, StorageFailed
 from actors.handlers import Function, Handlers, simulated
 from actors.interrupts import Interrupts
 from actors.loading import load_factory, load_handlers
@@ -110,16 +110,20 @@ class System:
 
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = _database(settings.database, self._ownership)
-        ledger = Ledger(
-            database,
-            self.interrupts,
-            self._handlers,
-            _now,
-            capacity=settings.capacity,
-            keep_finished=settings.keep_finished,
-            max_retries=settings.max_retries,
-            at_most_once=settings.on_crash == "fail",
-        )
+        try:
+            ledger = Ledger(
+                database,
+                self.interrupts,
+                self._handlers,
+                _now,
+                capacity=settings.capacity,
+                keep_finished=settings.keep_finished,
+                max_retries=settings.max_retries,
+                at_most_once=settings.on_crash == "fail",
+            )
+        except Exception as error:
+            database.close()
+            raise StorageFailed(f"the database {settings.database!r} cannot be read: {error!r}") from error
         backlog = Backlog(database, self._channel, _now)
         return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from actors.messages import Ping, Run
+from actors.errors import CapacityReached
+from actors.messages import Ping, Run, Submit
 from actors.messaging.actor import Actor
 from actors.messaging.channel import Channel
 from actors.messaging.mailbox import Mailbox
@@ -582,3 +583,44 @@ def assert_no_thread_is_left(prefix: str) -> None:
     for thread in threads:
         thread.join(LIMIT)
     assert not any(thread.is_alive() for thread in threads)
+
+
+# What nobody waits for, and what is too much.
+
+
+def test_a_message_whose_asker_has_given_up_is_not_handed_out() -> None:
+    mailbox = mailbox_on(Channel())
+    given_up, wanted = Reply[None](), Reply[None]()
+    mailbox.put(Letter("given up", given_up))
+    mailbox.put(Letter("wanted", wanted))
+    given_up.give_up("too late")
+    assert mailbox.get().message == "wanted"
+    assert mailbox.empty()
+
+
+def test_after_the_end_also_what_was_given_up_is_handed_out_so_that_the_teardown_never_waits() -> None:
+    stopped = threading.Event()
+    mailbox = mailbox_on(Channel(), stopped)
+    given_up = Reply[None]()
+    mailbox.put(Letter("given up", given_up))
+    given_up.give_up("too late")
+    stopped.set()
+    assert mailbox.get().message == "given up"
+
+
+def test_submits_that_wait_are_bounded_in_bytes_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.messaging.mailbox.MOST_BYTES", 10_000)
+    mailbox = mailbox_on(Channel())
+    submit = Submit("email", "x" * 2000)
+    for _ in range(3):
+        mailbox.put(Letter(submit))
+    with pytest.raises(CapacityReached, match="wait to be stored"):
+        mailbox.put(Letter(submit, Reply[None]()))
+    mailbox.put(Letter(Ping()))
+    mailbox.get()
+    mailbox.put(Letter(submit))
+    for _ in range(4):
+        mailbox.get()
+    assert mailbox._bytes == 0
+    for _ in range(3):
+        mailbox.put(Letter(submit))

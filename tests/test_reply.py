@@ -13,7 +13,7 @@ import pytest
 
 from actors.messages import Ping
 from actors.messaging.actor import Actor
-from actors.messaging.reply import Held, Reply, wake
+from actors.messaging.reply import Held, OutcomeUnknown, Reply, Unanswered, wake
 
 T = TypeVar("T")
 
@@ -441,3 +441,71 @@ def test_a_derived_reply_says_that_it_cannot_be_awaited() -> None:
 def test_no_time_is_no_wait(timeout: float) -> None:
     with pytest.raises(pykka.Timeout):
         Reply[int]().get(timeout=timeout)
+
+
+# Giving up.
+
+
+def test_what_was_given_up_before_it_began_is_not_begun() -> None:
+    reply = Reply[None]()
+    assert type(reply.give_up("too late")) is Unanswered
+    assert not reply.begin()
+
+
+def test_of_what_has_begun_the_outcome_is_unknown_to_an_asker_that_gives_up() -> None:
+    reply = Reply[None]()
+    assert reply.begin()
+    assert type(reply.give_up("too late")) is OutcomeUnknown
+
+
+@pytest.mark.usefixtures("_threads_switch_often")
+def test_giving_up_and_beginning_agree_on_which_came_first() -> None:
+    gate = threading.Barrier(2)
+
+    def begin(reply: Reply[None]) -> bool:
+        gate.wait(LIMIT)
+        return reply.begin()
+
+    def give_up(reply: Reply[None]) -> Unanswered:
+        gate.wait(LIMIT)
+        return reply.give_up("too late")
+
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(2000):
+            reply = Reply[None]()
+            begun, given_up = threads.submit(begin, reply), threads.submit(give_up, reply)
+            assert begun.result() is isinstance(given_up.result(), OutcomeUnknown)
+
+
+def test_an_await_that_ends_without_an_answer_gives_up() -> None:
+    reply = Reply[None]()
+
+    async def main() -> None:
+        with pytest.raises(Unanswered):
+            await reply.within(0.01)
+
+    run(main())
+    assert not reply.begin()
+
+
+def test_an_await_that_is_cancelled_gives_up() -> None:
+    reply = Reply[None]()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(reply.within(None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    assert not reply.begin()
+
+
+def test_a_get_that_times_out_can_be_asked_again() -> None:
+    reply = Reply[int]()
+    with pytest.raises(pykka.Timeout):
+        reply.get(timeout=0)
+    assert reply.begin()
+    reply.set(5)
+    assert reply.get(timeout=0) == 5

@@ -2,8 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ from actors.errors import (
     StorageFailed,
 )
 from actors.handlers import Handlers, handler, simulated
-from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.messages import (
     Await,
@@ -33,133 +31,22 @@ from actors.messages import (
     Cancelled,
     Claim,
     Complete,
-    Drain,
     Fail,
     Get,
     ListJobs,
     Ping,
     Progress,
-    RecoverCrashed,
     Release,
-    Resume,
     Retry,
     Run,
     Submit,
 )
-from actors.messaging.channel import Channel
-from actors.messaging.mailbox import Delivery
-from actors.messaging.reply import Reply
-from actors.store.backlog import AGAIN, PAGE, Backlog
+from actors.store.backlog import AGAIN, PAGE
 from actors.store.batch import BATCH
-from actors.store.database import Database
-from actors.store.jobstore import JobStore
-from actors.store.ledger import Ledger
-from actors.store.vitals import Vitals
 from actors.work.worker import Worker
+from tests.calling import EMAIL, Store, failure, is_answered
 
-EMAIL = Submit("email", {"to": "user@example.com"})
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
-
-
-class Store:
-    """A JobStore that one calls."""
-
-    def __init__(
-        self, path: str = ":memory:", ended: Callable[..., None] = lambda **_: None, **options: Any
-    ) -> None:
-        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        self.database = Database(path)
-        #: The error code that every commit ends with.
-        self.fail_writes: int | None = None
-        self.database.commit = self.commit  # type: ignore[method-assign]
-        self.channel = Channel(monotonic=self.seconds)
-        self.interrupts = Interrupts()
-        options = {"handlers": simulated(0), "now": lambda: self.now, "chance": lambda: 1.0, **options}
-        self.ledger = Ledger(self.database, self.interrupts, **options)
-        self.actor = JobStore(
-            self.ledger, Backlog(self.database, self.channel, lambda: self.now), Vitals(), ended=ended
-        )
-        inbox = self.actor.actor_inbox
-        inbox.wait = lambda seconds: inbox.has_more()  # type: ignore[method-assign]  # noqa: ARG005
-
-    def __del__(self) -> None:
-        self.database.close()
-
-    def commit(self) -> bool:
-        """Commit, or fail as SQLite would."""
-        has_written = self.database._inserts or self.database._connection.in_transaction
-        if self.fail_writes is not None and has_written:
-            raise failure(self.fail_writes)
-        return Database.commit(self.database)
-
-    def seconds(self) -> float:
-        return self.now.timestamp()
-
-    def send(self, message: Any) -> Reply[Any]:
-        """Handle the message as pykka's loop would, and return the reply that its asker holds."""
-        reply: Reply[Any] = Reply()
-        reply.set(self.actor.on_receive(message))
-        return reply
-
-    def ask(self, message: Any) -> Any:
-        return self.send(message).get(timeout=0)
-
-    def delivered(self) -> list[str]:
-        """Take everything that the Workers would receive."""
-        ids = []
-        while isinstance(message := self.channel.take(), Run):
-            ids.append(message.id)
-        return ids
-
-    def more_is_waiting(self, is_waiting: bool) -> None:
-        """Put something into the mailbox, so that a batch stays open, or take it out."""
-        if is_waiting:
-            self.actor.actor_inbox.put(Delivery(Drain()))
-        else:
-            self.actor.actor_inbox.get()
-
-    def crash(self) -> None:
-        """Go on as the next process would."""
-        self.forget()
-        self.recover()
-
-    def recover(self) -> int:
-        """Begin with what is in the database, as the next process does."""
-        self.actor._backlog = Backlog(self.database, self.channel, lambda: self.now)
-        self.channel.clear()
-        pending: int = self.ask(RecoverCrashed())
-        return pending
-
-    def drain(self) -> None:
-        """Begin a drain, as the wiring does."""
-        self.interrupts.drain(0, admits=False)
-        self.send(Drain())
-
-    def forget(self) -> None:
-        """Know nothing of what runs, as the next process does."""
-        self.ledger._running, self.ledger._durable_running = {}, {}
-
-    def resume(self) -> None:
-        """Let the time pass after which it tries again what it could not store."""
-        self.now += timedelta(seconds=1)
-        self.send(Resume())
-
-    def fill_disk(self) -> Callable[[], object]:
-        """Let every write that needs a new page fail with SQLITE_FULL; return what undoes that."""
-        connection = self.database._connection
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages}")
-        return lambda: connection.execute("PRAGMA max_page_count = 1073741823")
-
-
-def failure(code: int) -> sqlite3.Error:
-    error = sqlite3.OperationalError(f"error {code}")
-    error.sqlite_errorcode = code
-    return error
-
-
-def is_answered(reply: Reply[Any]) -> bool:
-    return reply._outcome is not None
 
 
 def test_a_submitted_job_is_stored_pending_and_handed_to_the_channel() -> None:

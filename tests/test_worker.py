@@ -14,6 +14,7 @@ import pykka
 import pytest
 from msgspec import Raw
 
+from actors import log
 from actors.errors import StorageFailed
 from actors.handlers import Function, Handlers, simulated
 from actors.handlers import handler as declared
@@ -456,3 +457,60 @@ def test_a_handler_that_exits_stops_no_actor(started: pykka.ActorRef[Worker], be
     assert started.ask(Run("1"), timeout=LIMIT) is None
     assert bench.store.outcomes == [Fail("1", 3, "SystemExit: ")]
     assert isinstance(started.ask(Ping(), timeout=LIMIT), threading.Thread)
+
+
+# Exceptions that are not a handler's.
+
+
+class Stubborn(Reply[Any]):
+    """A reply whose `get` is interrupted by an exception that another thread has sent."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.late = [TimeoutError("a time limit of an earlier handler"), KeyboardInterrupt()]
+        self.answer = answer
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        if self.late:
+            raise self.late.pop()
+        if not self.is_settled:
+            self.settle(self.answer, None)
+        return super().get(timeout=timeout)
+
+
+def test_an_exception_that_comes_while_a_claim_waits_costs_neither_the_job_nor_the_worker(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.store, "ask", lambda message, **_: Stubborn(processing(message)))
+    assert bench.run(echo) == [Complete("1", 3, {"to": "you"})]
+    assert caplog.text.count("an exception arrived after its handler had ended") == 2
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [Odd("odd"), GeneratorExit(), SystemExit(3), KeyboardInterrupt()])
+def test_whatever_is_raised_in_a_workers_own_code_ends_that_worker_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(_worker: Worker, _job: Job) -> None:
+        raise error
+
+    monkeypatch.setattr(Worker, "_outcome", fail)
+    with pytest.raises(RuntimeError, match=type(error).__name__):
+        bench.worker(echo).on_receive(Run("1"))
+
+
+def test_an_error_of_any_length_makes_a_log_line_of_bounded_length() -> None:
+    config = log.config("INFO")["formatters"]["gofer"].copy()
+    formatter = config.pop("()")(**config)
+    try:
+        int("x" * 20_000_000)
+    except ValueError as error:
+        long = (ValueError, ValueError(f"{error}" * 100_000), error.__traceback__)
+    record = logging.LogRecord("gofer", logging.ERROR, __file__, 1, "job failed", (), long)
+    line = formatter.format(record)
+    assert len(line) < 20_000
+    assert "characters left out" in line
+    assert "ValueError" in line

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import UNSET, Raw
 
+from actors.errors import OutcomeInDoubt, StorageFailed
 from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.connection import connect, verify
@@ -36,8 +37,12 @@ class Database:
         #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
         self._connection = connect(path)
-        #: How many jobs have each status, including what is not committed yet.
-        self.counts = self._count()
+        try:
+            #: How many jobs have each status, including what is not committed yet.
+            self.counts = self._count()
+        except Exception as error:
+            self._connection.close()
+            raise StorageFailed(f"the database {path!r} cannot be read: {error!r}") from error
         self._durable_counts = self.counts.copy()
 
     def check(self) -> None:
@@ -49,7 +54,12 @@ class Database:
         self._insert()
         if not self._connection.in_transaction:
             return False
-        self._connection.execute("COMMIT")
+        try:
+            self._connection.execute("COMMIT")
+        except MemoryError:
+            if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
+                raise OutcomeInDoubt("out of memory during a commit") from None
+            raise
         self._durable_counts = self.counts.copy()
         return True
 

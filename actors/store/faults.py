@@ -83,7 +83,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def is_fatal(error: BaseException) -> bool:
     """Tell whether nothing that the database says can be trusted after this error."""
-    return _code(error) in FATAL
+    return _code(error) in FATAL or isinstance(error, OutcomeInDoubt)
 
 
 def not_stored(error: BaseException) -> StorageFailed:

@@ -26,6 +26,8 @@ from actors.store.waiting import Awaits, Kept
 
 #: Seconds after which a message that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
+#: What is said at a stop of an outcome that the disk had no space for.
+NOT_STORED: Final = "not stored before the end: its job will run again"
 #: Messages that bring back what waits in the JobStore, and have no answer of their own.
 BRING_BACK: Final = (Drain, Resume)
 
@@ -84,7 +86,7 @@ class JobStore(Actor):
                 self._bring_back(awaits=True)
                 self._commit()
             for entry in self._kept.take_all():
-                self._log.error("not stored before the end", outcome=repr(entry.message)[:200])
+                self._log.error(NOT_STORED, outcome=repr(entry.message)[:200])
                 give([entry])
         except BaseException as error:  # noqa: BLE001 - whatever it is, every asker gets an answer
             self._give_up(error)

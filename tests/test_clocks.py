@@ -1,0 +1,244 @@
+"""The wall clock jumps, and the monotonic one stands still while the machine sleeps: delays end in time."""
+
+import random
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from actors import Await, Settings, Submit, start
+from actors import system as wiring
+from actors.messages import Cancel, Claim, Fail, Get, Retry, Run
+from actors.messaging import channel as channels
+from actors.messaging.channel import LOOK, Channel
+from actors.messaging.mailbox import Mailbox
+from tests.calling import EMAIL, Store
+
+HOUR = 3600.0
+#: Seconds after which a test gives up; nothing waits for so long unless it is broken.
+LIMIT = 20.0
+
+
+class Clocks:
+    """A monotonic clock and a wall clock, which jump as one likes."""
+
+    def __init__(self) -> None:
+        self.monotonic = 100.0
+        self.wall = 1e9
+
+    def channel(self) -> Channel:
+        return Channel(lambda: self.monotonic, lambda: self.wall)
+
+    def passes(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.wall += seconds
+
+    def send(self, channel: Channel, name: str, delay: float) -> None:
+        channel.send(Run(name), delay, self.wall + delay)
+
+
+def taken(channel: Channel) -> list[str]:
+    with channel.lock:
+        return [run.id for run in iter(channel.take, None) if isinstance(run, Run)]
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+def test_a_clock_that_is_set_back_delays_nothing(clocks: Clocks) -> None:
+    channel = clocks.channel()
+    clocks.send(channel, "soon", 3)
+    clocks.wall -= HOUR
+    clocks.passes(2.9)
+    assert taken(channel) == []
+    clocks.passes(0.2)
+    assert taken(channel) == ["soon"]
+
+
+def test_a_clock_that_is_set_forward_makes_a_job_early_by_that_much_at_most(clocks: Clocks) -> None:
+    channel = clocks.channel()
+    clocks.send(channel, "soon", HOUR + 10)
+    clocks.send(channel, "late", 2 * HOUR + 10)
+    clocks.wall += HOUR
+    clocks.passes(9)
+    assert taken(channel) == []
+    clocks.passes(2)
+    assert taken(channel) == ["soon"]
+    clocks.wall -= HOUR
+    clocks.passes(HOUR - 2)
+    assert taken(channel) == []
+    clocks.passes(2)
+    assert taken(channel) == ["late"]
+
+
+def test_a_job_that_came_due_while_the_machine_slept_is_due_on_waking(clocks: Clocks) -> None:
+    channel = clocks.channel()
+    clocks.send(channel, "slept", HOUR)
+    clocks.wall += 2 * HOUR
+    assert taken(channel) == ["slept"]
+
+
+def test_an_overdue_job_is_due_when_a_clock_that_was_behind_at_the_start_is_set_right(clocks: Clocks) -> None:
+    clocks.wall -= 30 * 24 * HOUR
+    channel = clocks.channel()
+    channel.send(Run("overdue"), 30 * 24 * HOUR - 5, clocks.wall + 30 * 24 * HOUR - 5)
+    assert taken(channel) == []
+    clocks.wall += 30 * 24 * HOUR
+    assert taken(channel) == ["overdue"]
+
+
+def test_an_idle_receiver_looks_at_the_wall_clock_once_a_minute(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = clocks.channel()
+    waits: list[float | None] = []
+
+    def wait(seconds: float | None = None) -> None:
+        waits.append(seconds)
+        clocks.passes(seconds or 0)
+        clocks.wall += HOUR
+
+    monkeypatch.setattr(channel.changed, "wait", wait)
+    clocks.send(channel, "later", 10 * HOUR)
+    mailbox = Mailbox()
+    mailbox.open(threading.Event(), channel)
+    assert mailbox.get().message == Run("later")
+    assert set(waits) == {LOOK}
+
+
+def test_a_delayed_message_wakes_one_of_many_idle_receivers() -> None:
+    channel = Channel()
+    wakes: Counter[str] = Counter()
+    asleep, taken_all = threading.Semaphore(0), threading.Barrier(5)
+    wait = channel.changed.wait
+
+    def watched(timeout: float | None = None) -> bool:
+        asleep.release()
+        woken = wait(timeout)
+        wakes["all"] += 1
+        return woken
+
+    channel.changed.wait = watched  # type: ignore[method-assign]
+
+    def receive() -> None:
+        mailbox = Mailbox()
+        mailbox.open(threading.Event(), channel)
+        while mailbox.get().message.id != "end":
+            pass
+        taken_all.wait(LIMIT)
+
+    threads = [threading.Thread(target=receive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert asleep.acquire(timeout=LIMIT)
+    for number in range(10):
+        channel.send(Run(str(number)), 0.01 * number, time.time() + 0.01 * number)
+    for _ in threads:
+        channel.send(Run("end"), 0.2, time.time() + 0.2)
+    taken_all.wait(LIMIT)
+    for thread in threads:
+        thread.join()
+    # One for each message, one for each receiver that takes over the timing, a few for the start.
+    assert wakes["all"] <= 14 * 2 + 8
+
+
+# The store.
+
+
+def test_a_delay_ends_when_the_channel_says_so_whatever_the_wall_clock_says() -> None:
+    store = Store()
+    job = store.ask(Submit("email", delay=3))
+    store.now -= timedelta(hours=1)
+    assert store.ask(Claim(job.id, job.run_at)).attempts == 1
+
+
+def test_a_backoff_ends_when_the_channel_says_so() -> None:
+    store = Store()
+    job_id = store.ask(Submit("email", max_retries=1)).id
+    store.ask(Claim(job_id))
+    store.ask(Fail(job_id, 1, "broken"))
+    run_at = store.ask(Get(job_id)).run_at
+    store.now -= timedelta(hours=1)
+    assert store.ask(Claim(job_id, run_at)).attempts == 2
+
+
+def test_a_message_of_an_earlier_wait_runs_no_job_early() -> None:
+    store = Store()
+    job = store.ask(Submit("email", max_retries=1, delay=60))
+    store.ask(Cancel(job.id))
+    store.ask(Retry(job.id))
+    store.ask(Claim(job.id))
+    store.ask(Fail(job.id, 1, "broken"))
+    assert store.ask(Claim(job.id, job.run_at)) is None
+    assert store.ask(Get(job.id)).status == "pending"
+
+
+def test_ids_rise_although_the_clock_is_set_back() -> None:
+    store = Store()
+    first = store.ask(EMAIL).id
+    store.now -= timedelta(days=30)
+    assert store.ask(EMAIL).id > first
+
+
+# The whole.
+
+
+class JumpingWall:
+    """The wall clock of a system, which jumps while it works."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.offset)
+
+    def seconds(self) -> float:
+        return time.time() + self.offset
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> JumpingWall:
+    wall = JumpingWall()
+    monkeypatch.setattr(channels, "LOOK", 0.1)
+    monkeypatch.setattr(wiring, "_now", wall.now)
+    original = Channel.__init__
+
+    def init(channel: Channel, monotonic: Any = time.monotonic, _wall: Any = None) -> None:
+        original(channel, monotonic, wall.seconds)
+
+    monkeypatch.setattr(Channel, "__init__", init)
+    return wall
+
+
+def test_nothing_is_lost_doubled_or_late_while_the_clock_jumps(wall: JumpingWall) -> None:
+    chance = random.Random(7)
+    runs: list[tuple[int, float]] = []
+    settings = Settings(workers=4, capacity=10_000, keep_finished=0)
+    submitted: dict[int, tuple[float, float]] = {}
+    forward: list[tuple[float, float]] = []
+    with start(settings, {"note": lambda number: runs.append((number, time.monotonic()))}) as system:
+        waits = []
+        for number in range(600):
+            delay = chance.choice([0.0, 0.0, 0.3, 1.0])
+            submitted[number] = (time.monotonic(), delay)
+            job = system.store.ask(Submit("note", number, delay=delay), block=True)
+            waits.append(system.store.ask(Await(job.id), block=False))
+            if number % 60 == 59:
+                jump = chance.choice([-HOUR, HOUR, 30 * 24 * HOUR])
+                wall.offset += jump
+                if jump > 0:
+                    forward.append((time.monotonic(), jump))
+        for wait in waits:
+            assert wait.get(timeout=LIMIT).status == "completed"
+    assert sorted(number for number, _ in runs) == list(range(600))
+    for number, ran in runs:
+        at, delay = submitted[number]
+        jumped = sum(jump for when, jump in forward if at - 0.01 <= when <= ran)
+        assert ran >= at + delay - jumped - 0.01
+        assert ran <= at + delay + 10  # Here a look a tenth of a second stands for one a minute.
