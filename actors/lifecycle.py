@@ -88,6 +88,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return UNSET if self.raw_result is UNSET else opaque.decode(self.raw_result)
 
 
+#: What an id looks like: 16 hexadecimal digits of a number below 2 to the 63rd.
+ID: Final = r"^[0-7][0-9a-f]{15}\Z"
 #: Sorts before every id that is given out.
 FIRST_ID: Final = "0" * 16
 

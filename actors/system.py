@@ -123,13 +123,18 @@ class System:
             )
         except Exception as error:
             database.close()
-            raise StorageFailed(f"the database {settings.database!r} cannot be read: {error!r}") from error
+            raise StorageFailed(f"the database {settings.database!r} cannot be opened: {error}") from error
         backlog = Backlog(database, self._channel, _now)
         return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 
     def _start_worker(self) -> None:
         ref = Worker.start(
-            self.store, self._channel, self._handlers, self.interrupts, self._pool, ended=self._worker_ended
+            self.unchecked_store,
+            self._channel,
+            self._handlers,
+            self.interrupts,
+            self._pool,
+            ended=self._worker_ended,
         )
         self.workers.append(ref)
 

@@ -45,7 +45,7 @@ class Store:
             self.ledger, Backlog(self.database, self.channel, lambda: self.now), Vitals(), ended=ended
         )
         inbox = self.actor.actor_inbox
-        inbox.wait = lambda seconds: inbox.has_more()  # type: ignore[method-assign]  # noqa: ARG005
+        inbox.wait = lambda seconds: bool(inbox.own)  # type: ignore[method-assign]  # noqa: ARG005
 
     def __del__(self) -> None:
         self.database.close()

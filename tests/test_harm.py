@@ -159,6 +159,23 @@ def test_an_outcome_that_always_fails_becomes_a_failure_that_says_why(
     assert "the outcome could not be stored" in job.last_error
 
 
+@pytest.mark.parametrize("name", ["claim", "fail"])
+def test_what_can_neither_be_stored_nor_be_given_up_ends_the_store_which_answers_everybody(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    broken = Broken()
+    message = broken.message(name)
+    monkeypatch.setattr(Ledger, "handle", failing_handle(message, ValueError("a bug"), times=float("inf")))
+    reply = broken.store.send(message)
+    waiting = broken.store.send(Await(broken.pending))
+    for _ in range(MOST_TRIES + 1):
+        broken.store.resume()
+    for given in (reply, waiting):
+        assert is_answered(given)
+    with pytest.raises(StorageFailed):
+        broken.store.ask(EMAIL)
+
+
 @each_error
 def test_a_claim_that_fails_is_tried_again_and_its_worker_waits(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -334,7 +351,7 @@ def threads() -> Iterator[set[threading.Thread]]:
 
 
 @each_error
-@pytest.mark.parametrize("method", ["_count", "last_id", "interrupted"])
+@pytest.mark.parametrize("method", ["_last_finish", "last_id", "interrupted"])
 def test_a_start_that_cannot_read_the_database_is_refused_and_leaves_nothing(
     tmp_path: Path,
     threads: set[threading.Thread],

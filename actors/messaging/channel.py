@@ -63,7 +63,7 @@ class Channel:
         #: Stands for the one receiver that waits no longer than until the next delayed message is due.
         self._timing: object | None = None
         #: How many receivers wait.
-        self._waiting = 0
+        self.waiting = 0
         self._is_open = True
 
     @property
@@ -123,13 +123,8 @@ class Channel:
                 self._wait(seconds)
             return bool(own)
 
-    def wake_all(self) -> None:
-        """Wake every receiver, as only one of them owns what has come. The caller holds the lock."""
-        if self._waiting:
-            self.changed.notify_all()
-
     def _wake_one(self) -> None:
-        if self._waiting:  # Notifying costs more than looking whether it is needed.
+        if self.waiting:  # Notifying costs more than looking whether it is needed.
             self.changed.notify()
 
     def _wait_for_next(self) -> None:
@@ -146,11 +141,11 @@ class Channel:
                 self._timing = None
 
     def _wait(self, seconds: float | None) -> None:
-        self._waiting += 1
+        self.waiting += 1
         try:
             self.changed.wait(seconds)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _look_at_wall(self) -> None:
         """Bring forward what the wall clock says is due, if it was set forward or the machine slept."""

@@ -54,7 +54,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._channel = Channel()
-        self._own: deque[Envelope] = deque()
+        #: Messages for this actor alone; without the channel's lock, no more than a hint.
+        self.own: deque[Envelope] = deque()
         self._reader: int | None = None
         #: That of the actor, once it has started.
         self.thread: threading.Thread | None = None
@@ -78,8 +79,9 @@ class Mailbox:
             is_queued = not self._stopped.is_set()
             if is_queued:
                 self._bytes = self._admitted(envelope.message)
-                self._own.append(Delivery(envelope.message) if asks_itself else envelope)
-                self._channel.wake_all()
+                self.own.append(Delivery(envelope.message) if asks_itself else envelope)
+                if self._channel.waiting:  # All, as only one of them owns the message.
+                    self._channel.changed.notify_all()
         if envelope.reply_to is not None and (asks_itself or not is_queued):
             reason = (
                 "an actor cannot wait for itself" if is_queued else "the actor stopped before handling it"
@@ -92,7 +94,7 @@ class Mailbox:
         self._reader = threading.get_ident()
         while True:
             try:
-                taken = self._channel.receive(self._own)
+                taken = self._channel.receive(self.own)
                 if isinstance(taken, Message):
                     return Delivery(taken)
                 # After the end pykka empties the mailbox and answers all that is in it.
@@ -127,12 +129,8 @@ class Mailbox:
     def empty(self) -> bool:
         """Tell whether no message for this actor alone is waiting, nor being put."""
         with self._channel.lock:
-            return not self._own
-
-    def has_more(self) -> bool:
-        """Tell whether one is there at this moment, without the lock: cheap, and only a hint."""
-        return bool(self._own)
+            return not self.own
 
     def wait(self, seconds: float) -> bool:
         """Wait until a message for this actor alone is there, for at most `seconds`."""
-        return self._channel.wait(self._own, seconds)
+        return self._channel.wait(self.own, seconds)

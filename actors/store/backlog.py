@@ -7,7 +7,7 @@ reads the same page again. A job that is sent twice does no harm, as only one cl
 crash the marks start at the beginning.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -38,8 +38,10 @@ class Backlog:
         self._immediate: str | None = FIRST_ID
         self._delayed: tuple[datetime, str] | None = (LONG_AGO, FIRST_ID)
 
-    def send(self, jobs: Iterable[Job]) -> None:
+    def send(self, jobs: Sequence[Job]) -> None:
         """Send these, which have just become pending, then refill the channel from the database."""
+        if not jobs and self._immediate is None and self._delayed is None:
+            return
         immediate, delayed = self._channel.queued
         if immediate + delayed > MOST:
             self._channel.clear()

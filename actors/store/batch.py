@@ -73,7 +73,7 @@ class Batch(msgspec.Struct):
         """Wait a moment, at most once, if company is likely; return whether it is now time to commit."""
         if self.is_at_limit(size):
             return True
-        if inbox.has_more():
+        if inbox.own:
             return False
         if self.has_lingered or (self.is_awaited and not self.is_busy):
             return True
@@ -81,7 +81,7 @@ class Batch(msgspec.Struct):
         if not self.is_busy:
             return not inbox.wait(LINGER)
         time.sleep(LINGER)  # Not until the first message: many are to come.
-        return not inbox.has_more()
+        return not inbox.own
 
 
 def give_last(entries: list[Entry], failure: StorageFailed) -> None:

@@ -1,5 +1,6 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -9,18 +10,17 @@ from typing import Any, Final
 
 from msgspec import UNSET, Raw
 
-from actors.errors import OutcomeInDoubt, StorageFailed
-from actors.lifecycle import FIRST_ID, Job, Status
+from actors.errors import JobNotFound, OutcomeInDoubt, StorageFailed
+from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.connection import connect, verify
+from actors.store.pages import DELAYED, IMMEDIATE, PROCESSING, SUMMARY, listed
+from actors.store.totals import Totals
 
-#: The columns that `_job` reads, in this order; `payload` and `result` may follow.
-SUMMARY: Final = (
-    "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
-)
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
 MOST_ROWS: Final = 256
-ID: Final = re.compile("[0-7][0-9a-f]{15}")
+#: The rowid of a text that is not an id.
+NO_ROW: Final = -1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -38,12 +38,13 @@ class Database:
         self._inserts: list[tuple[Any, ...]] = []
         self._connection = connect(path)
         try:
-            #: How many jobs have each status, including what is not committed yet.
-            self.counts = self._count()
+            self._totals = Totals(self._connection)
+            self._finish = self._last_finish()
         except Exception as error:
             self._connection.close()
-            raise StorageFailed(f"the database {path!r} cannot be read: {error!r}") from error
-        self._durable_counts = self.counts.copy()
+            raise StorageFailed(f"the database {path!r} cannot be opened: {error}") from error
+        #: How many jobs have each status, including what is not committed yet.
+        self.counts = self._totals.counts
 
     def check(self) -> None:
         """Read all of the file. Raises StorageFailed if it is damaged."""
@@ -54,25 +55,34 @@ class Database:
         self._insert()
         if not self._connection.in_transaction:
             return False
+        if self._totals.are_left:
+            self._totals.withdraw()
         try:
             self._connection.execute("COMMIT")
         except MemoryError:
             if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
                 raise OutcomeInDoubt("out of memory during a commit") from None
             raise
-        self._durable_counts = self.counts.copy()
+        self._totals.are_left = False
+        self._totals.durable = self.counts.copy()
         return True
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
         self._inserts.clear()
-        self.counts = self._durable_counts.copy()
+        self._totals.rollback()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def close(self) -> None:
-        """Close; what was not committed is lost."""
-        self._connection.close()
+    def close(self, *, sound: bool = False) -> None:
+        """Close; what was not committed is lost. Leave the totals to the next start if they are `sound`."""
+        try:
+            if sound:
+                with contextlib.suppress(sqlite3.Error):  # Without them, as on a full disk, it counts.
+                    self.rollback()
+                    self._totals.save()
+        finally:
+            self._connection.close()
 
     def insert(self, job: Job, payload: Raw) -> None:
         """Add a job that was just submitted, with its payload."""
@@ -88,7 +98,7 @@ class Database:
         result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
-            " run_at = ?, last_error = ?, result = ?, crashes = coalesce(?, crashes),"
+            " run_at = ?, last_error = ?, result = ?, finish = ?, crashes = coalesce(?, crashes),"
             " is_unwanted = 0 WHERE id = ? AND status = ? AND attempts = ?",
             (
                 after.status,
@@ -98,6 +108,7 @@ class Database:
                 _from_time(after.run_at),
                 after.last_error,
                 None if result is None else result.decode(),
+                self._next_finish() if after.finished_at is not None else None,
                 crashes,
                 int(before.id, 16),
                 before.status,
@@ -119,36 +130,21 @@ class Database:
         return None if row is None else _job(row)
 
     def page(self, query: ListJobs) -> Iterator[Job]:
-        """Yield the jobs asked for, without payload and result."""
-        is_newest_first = query.order == "newest"
-        wanted: list[tuple[str, Any]] = []
-        if query.status is not None:
-            wanted.append(("status = ?", query.status))
-        if query.type is not None:
-            wanted.append(("type = ?", query.type))
-        if query.after is not None:
-            wanted.append(("id < ?" if is_newest_first else "id > ?", _rowid(query.after)))
-        where = " AND ".join(condition for condition, _ in wanted) or "TRUE"
-        order = "DESC" if is_newest_first else "ASC"
-        sql = f"SELECT {SUMMARY} FROM jobs WHERE {where} ORDER BY id {order} LIMIT ?"
-        return map(_job, self._read(sql, (*(value for _, value in wanted), query.limit)))
+        """Yield the jobs asked for, without payload and result. Raises JobNotFound if `after` is no id."""
+        after = None if query.after is None else _rowid(query.after)
+        if after == NO_ROW:
+            raise JobNotFound(f"`after` is {query.after!r}, which is not the id of a job")
+        return map(_job, self._read(*listed(query, after)))
 
     def immediate(self, *, after: str, limit: int) -> list[Job]:
         """Return pending jobs without a `run_at`, by id, without payload."""
-        sql = (
-            f"SELECT {SUMMARY} FROM jobs WHERE status = 'pending' AND run_at IS NULL AND id > ?"
-            " ORDER BY id LIMIT ?"
-        )
-        return [_job(row) for row in self._read(sql, (_rowid(after), limit))]
+        return [_job(row) for row in self._read(IMMEDIATE, (_rowid(after), limit))]
 
     def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Job]:
         """Return pending jobs with a `run_at`, by that and id, without payload."""
         run_at, job_id = after
-        sql = (
-            f"SELECT {SUMMARY} FROM jobs WHERE status = 'pending' AND run_at IS NOT NULL"
-            " AND (run_at, id) > (?, ?) ORDER BY run_at, id LIMIT ?"
-        )
-        return [_job(row) for row in self._read(sql, (_from_time(run_at), _rowid(job_id), limit))]
+        values = (_from_time(run_at), _rowid(job_id), limit)
+        return [_job(row) for row in self._read(DELAYED, values)]
 
     def mark_unwanted(self, job_id: str) -> None:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""
@@ -156,8 +152,7 @@ class Database:
 
     def interrupted(self) -> list[tuple[Job, int, bool]]:
         """Return the jobs that are processing, each with its crashes so far, and whether it is unwanted."""
-        sql = f"SELECT crashes, is_unwanted, {SUMMARY} FROM jobs WHERE status = ?"
-        found = self._read(sql, (Status.PROCESSING,)).fetchall()
+        found = self._read(PROCESSING, ()).fetchall()
         return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in found]
 
     def last_id(self) -> str:
@@ -168,18 +163,20 @@ class Database:
     def delete_oldest_finished(self, limit: int) -> None:
         """Delete the jobs that finished first, at most `limit`."""
         deleted = self._write(
-            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE finished_at IS NOT NULL"
-            " ORDER BY finished_at LIMIT ?) RETURNING status",
+            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_by_finish"
+            " WHERE finish IS NOT NULL ORDER BY finish LIMIT ?) RETURNING status",
             (limit,),
         )
         for (status,) in deleted.fetchall():
             self.counts[Status(status)] -= 1
 
-    def _count(self) -> dict[Status, int]:
-        counts = dict.fromkeys(Status, 0)
-        for status, number in self._read("SELECT status, count(*) FROM jobs GROUP BY status", ()):
-            counts[Status(status)] = number
-        return counts
+    def _last_finish(self) -> int:
+        (last,) = self._read("SELECT max(finish) FROM jobs WHERE finish IS NOT NULL", ()).fetchone()
+        return int(last or 0)
+
+    def _next_finish(self) -> int:
+        self._finish += 1  # A rollback leaves a gap, which does not matter.
+        return self._finish
 
     def _insert(self) -> None:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
@@ -202,14 +199,14 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
         return self._connection.execute(sql, values)
 
-    def _read(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+    def _read(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> sqlite3.Cursor:
         self._insert()
         return self._connection.execute(sql, values)
 
 
 def _rowid(job_id: str) -> int:
     """Return the rowid of an id; -1, which no row has, for a text that is not an id."""
-    return int(job_id, 16) if ID.fullmatch(job_id) else -1
+    return int(job_id, 16) if re.match(ID, job_id) else NO_ROW
 
 
 def _job(row: Sequence[Any]) -> Job:

@@ -1,6 +1,7 @@
 """The JobStore: the one place where jobs are kept and every status changes."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ class JobStore(Actor):
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         entry = Entry(message)
-        self._vitals.begin_step()
+        self._vitals.busy_since = time.monotonic()
         try:
             if isinstance(message, BRING_BACK):
                 self._bring_back(awaits=isinstance(message, Drain))
@@ -76,7 +77,7 @@ class JobStore(Actor):
                 self._commit()
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
-        self._vitals.end_step()
+        self._vitals.busy_since = None
         return entry
 
     def on_stop(self) -> None:
@@ -102,7 +103,7 @@ class JobStore(Actor):
 
     def _close(self) -> None:
         try:
-            self._ledger.close()
+            self._ledger.close(sound=self._failure is None)
             self._log.info("job store stopped", **self._ledger.counts)
         except sqlite3.Error as error:
             self._log.error("the database did not close", error=str(error))
@@ -177,8 +178,8 @@ class JobStore(Actor):
             self._roll_back(error)
             return
         batch, self._batch = self._batch, Batch(is_busy=len(changes.runnable) > 1)
-        if changes.wrote and self._vitals.is_disk_full:
-            self._vitals.note_disk(is_full=False)
+        if changes.wrote and self._is_disk_full():
+            self._vitals.full_at = None
             self._log.info("there is disk space again")
         try:
             self._deliver(changes.runnable)
@@ -208,7 +209,7 @@ class JobStore(Actor):
             return
         self._note(error)
         for entry in batch.entries:
-            is_judged = len(batch.entries) == 1 or (self._vitals.is_disk_full and self._writes(entry))
+            is_judged = len(batch.entries) == 1 or (self._is_disk_full() and self._writes(entry))
             if is_judged or self._failure is not None:
                 self._judge(entry, error)
             else:
@@ -217,9 +218,12 @@ class JobStore(Actor):
                 self._commit()
 
     def _note(self, error: BaseException) -> None:
-        if not self._vitals.is_disk_full:
+        if not self._is_disk_full():
             self._log.error("nothing of this batch was stored", error=repr(error))
-        self._vitals.note_disk(is_full=is_disk_full(error))
+        self._vitals.full_at = time.monotonic() if is_disk_full(error) else None
+
+    def _is_disk_full(self) -> bool:
+        return self._vitals.full_at is not None
 
     def _writes(self, entry: Entry) -> bool:
         if isinstance(entry.message, Claim) and self._ledger.is_draining:
@@ -232,7 +236,7 @@ class JobStore(Actor):
             give_last([entry], in_doubt(self._failure))
             return
         found = fates(entry.message)
-        match found.full if self._vitals.is_disk_full else found.alone:
+        match found.full if self._is_disk_full() else found.alone:
             case Fate.KEPT:
                 self._keep(entry, error)
             case Fate.PROMISED:
@@ -246,7 +250,8 @@ class JobStore(Actor):
     def _keep(self, entry: Entry, error: BaseException) -> None:
         if not self._kept:
             self.actor_inbox.remind(Resume(), STORAGE_RETRY)
-        self._kept.add(entry, error, is_its_own=not self._vitals.is_disk_full)
+        if not self._kept.add(entry, error, is_its_own=not self._is_disk_full()):
+            self._give_up(error)
 
     def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:
         """Answer every asker, store nothing more, and stop."""

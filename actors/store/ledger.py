@@ -243,9 +243,9 @@ class Ledger:
         self._running = self._durable_running.copy()
         self._database.rollback()
 
-    def close(self) -> None:
-        """Close the database; what was not committed is lost."""
-        self._database.close()
+    def close(self, *, sound: bool) -> None:
+        """Close the database; what was not committed is lost. `sound` tells whether it can be trusted."""
+        self._database.close(sound=sound)
 
     def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
         """Write the move, and see to what it leads to: another run, or the end."""

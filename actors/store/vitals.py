@@ -10,41 +10,27 @@ STUCK: Final = 5.0
 
 
 class Vitals:
-    """Written by the JobStore's thread alone; each attribute is one reference, so any thread may read it."""
+    """Written by the JobStore's thread alone; each attribute is one reference, so any thread may read it.
+
+    Times are those of the monotonic clock, in seconds.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        #: Since when the JobStore has been in one step; None between two.
-        self._busy_since: float | None = None
+        #: Since when the JobStore has been in one step, with its commit; None between two.
+        self.busy_since: float | None = None
         #: When a write last failed for want of disk space; None if one has succeeded since.
-        self._full_at: float | None = None
+        self.full_at: float | None = None
         self.is_broken = False
-
-    def begin_step(self) -> None:
-        """Say that a message is being handled."""
-        self._busy_since = self._monotonic()
-
-    def end_step(self) -> None:
-        """Say that it is handled, and committed if it was time for that."""
-        self._busy_since = None
-
-    @property
-    def is_disk_full(self) -> bool:
-        """Whether the last write failed for want of disk space."""
-        return self._full_at is not None
-
-    def note_disk(self, *, is_full: bool) -> None:
-        """Say how the last write went."""
-        self._full_at = self._monotonic() if is_full else None
 
     def problem(self) -> str | None:
         """Return why nothing can be stored at this moment; None if all is well."""
-        since = self._busy_since
+        since = self.busy_since
         if since is not None and self._monotonic() - since > STUCK:
             return f"the JobStore has been in one step for over {STUCK:g} seconds: the disk is slow or stuck"
         if self.is_broken:
             return "the storage is broken; the next start will check it"
         # Only for a while, as nothing is tried again for refused submits, and the disk may have space since.
-        full_at = self._full_at
+        full_at = self.full_at
         is_full = full_at is not None and self._monotonic() - full_at <= STUCK
         return "the disk is full: nothing can be stored" if is_full else None

@@ -60,20 +60,23 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, entry: Entry, error: BaseException, *, is_its_own: bool) -> None:
+    def add(self, entry: Entry, error: BaseException, *, is_its_own: bool) -> bool:
         """Keep a message for another try; an outcome that fails each time becomes a failure that says why.
 
-        `is_its_own` tells whether the error is this message's own. Raises the error for a message that can
-        neither be stored nor be given up.
+        `is_its_own` tells whether the error is this message's own. Returns False if it has failed so often
+        that nothing but an end of the JobStore is left; it is kept all the same, so that its asker is
+        answered then.
         """
-        entry.tries += is_its_own
-        if entry.tries > MOST_TRIES:
-            message = entry.message
-            if not isinstance(message, Complete | Release | Cancelled):
-                raise error
-            reason = f"the outcome could not be stored: {not_stored(error)}"
-            entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0
         self._entries.append(entry)
+        entry.tries += is_its_own
+        if entry.tries <= MOST_TRIES:
+            return True
+        message = entry.message
+        if not isinstance(message, Complete | Release | Cancelled):
+            return False
+        reason = f"the outcome could not be stored: {not_stored(error)}"
+        entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0
+        return True
 
     def take_all(self) -> list[Entry]:
         """Return all in their order, and forget them."""

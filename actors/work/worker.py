@@ -1,5 +1,6 @@
 """The Worker: receives a job, claims it, has its handler run and tells the JobStore how it ended."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -84,13 +85,15 @@ class Worker(Actor):
         """Ask for the job. Without an answer it must not go on: the job may be its own already."""
         reply = self._store.ask(Claim(message.id, message.run_at), block=False)
         assert isinstance(reply, Reply)
-        while not reply.is_settled:
-            try:
-                reply.get()
-            except BaseException:  # noqa: BLE001 - one sent to this thread, such as a handler's time limit
-                if not reply.is_settled:
+        try:
+            self._job = reply.get()
+        except BaseException:  # noqa: BLE001 - if it is the answer, it is raised below
+            # Perhaps one that was sent to this thread, such as a time limit of an earlier handler's.
+            while not reply.is_settled:
+                with contextlib.suppress(BaseException):
                     self._log.exception("an exception arrived after its handler had ended and was ignored")
-        self._job = reply.get()
+                    reply.get()
+            self._job = reply.get()
 
     def _outcome(self, job: Job) -> Outcome:
         """Run the job's handler, and return how that ended."""

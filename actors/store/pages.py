@@ -1,0 +1,53 @@
+"""How pages of jobs are read: so that no more rows are read than are returned.
+
+Two indexes are enough for lists by status, by type and by both, in the order of the ids, which every index
+ends with. A list that leaves open what comes between (whether a job is delayed, or its status) is put
+together of one ordered part for each value of that; SQLite merges them. The indexes are named, as its
+planner would guess from how much it thinks that each filter leaves.
+"""
+
+from typing import Any, Final
+
+from actors.lifecycle import Status
+from actors.messages import ListJobs
+
+#: The columns that make a Job, in this order; `payload` and `result` may follow.
+SUMMARY: Final = (
+    "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
+)
+IS_DELAYED: Final = "(run_at IS NOT NULL)"
+BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
+BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"
+#: Pending jobs without a `run_at`, by id: after which one, and how many.
+IMMEDIATE: Final = f"{BY_STATUS} status = 'pending' AND {IS_DELAYED} = 0 AND id > ? ORDER BY id LIMIT ?"
+#: Pending jobs with a `run_at`, by that and id: after which, and how many.
+DELAYED: Final = (
+    f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_run_at"
+    " WHERE status = 'pending' AND run_at IS NOT NULL AND (run_at, id) > (?, ?) ORDER BY run_at, id LIMIT ?"
+)
+#: Jobs that are processing, each with its crashes so far, and whether its attempt is to be cancelled.
+PROCESSING: Final = (
+    f"SELECT crashes, is_unwanted, {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE status = 'processing'"
+)
+
+
+def listed(query: ListJobs, after: int | None) -> tuple[str, dict[str, Any]]:
+    """Return the statement that reads the jobs asked for, and its values."""
+    is_newest_first = query.order == "newest"
+    rest = "" if after is None else f" AND id {'<' if is_newest_first else '>'} :after"
+    parts = " UNION ALL ".join(part + rest for part in _parts(query))
+    sql = f"{parts} ORDER BY id {'DESC' if is_newest_first else 'ASC'} LIMIT :limit"
+    values = {"status": query.status, "type": query.type, "after": after, "limit": query.limit}
+    return sql, values
+
+
+def _parts(query: ListJobs) -> list[str]:
+    match query:
+        case ListJobs(status=None, type=None):
+            return [f"SELECT {SUMMARY} FROM jobs NOT INDEXED WHERE TRUE"]
+        case ListJobs(type=None):
+            return [f"{BY_STATUS} status = :status AND {IS_DELAYED} = {delayed}" for delayed in (0, 1)]
+        case ListJobs(status=None):
+            return [f"{BY_TYPE} type = :type AND status = '{status}'" for status in Status]
+        case _:
+            return [f"{BY_TYPE} type = :type AND status = :status"]
