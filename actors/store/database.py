@@ -28,8 +28,7 @@ MICROSECOND: Final = timedelta(microseconds=1)
 class Database:
     """The table of jobs, inside one transaction at a time that the owner commits or rolls back.
 
-    A path names a file that survives the process; `:memory:` is the same without the file. It may be
-    opened in one thread and used in another, but only in one. Its methods raise sqlite3.Error.
+    It may be opened in one thread and used in another, but only in one. Its methods raise sqlite3.Error.
     """
 
     def __init__(self, path: str) -> None:
@@ -92,8 +91,8 @@ class Database:
     def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> int:
         """Write a move, guarded by the status and attempt that the job had before it.
 
-        Return how many bytes its result has.
-        `crashes` is in how many crashes in a row an attempt was running; None leaves it as it was.
+        `crashes` is in how many crashes in a row an attempt was running; None leaves it. Return the
+        result's size.
         """
         result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
@@ -205,7 +204,7 @@ class Database:
 
 
 def _rowid(job_id: str) -> int:
-    """Return the rowid of an id; -1, which no row has, for a text that is not an id."""
+    """Return the rowid of an id; NO_ROW for a text that is not an id."""
     return int(job_id, 16) if re.match(ID, job_id) else NO_ROW
 
 

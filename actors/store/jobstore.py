@@ -10,38 +10,26 @@ from actors.errors import GoferError
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Await, Claim, Drain, Get, Outcome, Resume
 from actors.messaging import Actor
+from actors.store import faults
 from actors.store.backlog import Backlog
 from actors.store.batch import Batch, Entry, give, give_last
-from actors.store.faults import (
-    READER,
-    Fate,
-    fates,
-    in_doubt,
-    is_disk_full,
-    is_fatal,
-    not_stored,
-)
 from actors.store.ledger import Ledger
 from actors.store.vitals import Vitals
 from actors.store.waiting import Awaits, Kept
 
 #: Seconds after which a message that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
-#: What is said at a stop of an outcome that the disk had no space for.
-NOT_STORED: Final = "not stored before the end: its job will run again"
-#: Messages that bring back what waits in the JobStore, and have no answer of their own.
+#: Messages that bring back what waits in the JobStore, which is handled before them; their answer is None.
 BRING_BACK: Final = (Drain, Resume)
 
 
 class JobStore(Actor):
     """Owns the database, and answers only what is durable.
 
-    Messages are handled inside an open transaction. When the mailbox is empty, or the batch at its limit,
-    it is committed once, and only then are the answers given and the runnable jobs sent to the channel.
-
-    A batch that fails is rolled back, and each of its messages is handled again alone, so that an error
-    harms the message that caused it and no other. What becomes of a message that fails alone, and of all of
-    them while the disk is full or when it is broken, is the table in `faults.py`.
+    Messages are handled inside an open transaction (see batch.py). A batch that fails is rolled back, and
+    each of its messages is handled again alone, so that an error harms the message that caused it and no
+    other. What becomes of one that fails alone, or while the disk is full or broken, is the table in
+    faults.py.
     """
 
     def __init__(
@@ -87,7 +75,8 @@ class JobStore(Actor):
                 self._bring_back(awaits=True)
                 self._commit()
             for entry in self._kept.take_all():
-                self._log.error(NOT_STORED, outcome=repr(entry.message)[:200])
+                lost = repr(entry.message)[:200]
+                self._log.error("not stored before the end: its job will run again", outcome=lost)
                 give([entry])
         except BaseException as error:  # noqa: BLE001 - whatever it is, every asker gets an answer
             self._give_up(error)
@@ -115,7 +104,7 @@ class JobStore(Actor):
     def _handle(self, entry: Entry) -> None:
         """Handle a message inside the open transaction, and hold its answer back."""
         if self._failure is not None:
-            give_last([entry], not_stored(self._failure))
+            give_last([entry], faults.not_stored(self._failure))
             return
         try:
             is_answered = self._answer(entry)
@@ -144,7 +133,6 @@ class JobStore(Actor):
             return True
         entry.answer = self._ledger.handle(message)
         if entry.answer is NotImplemented:
-            # What BRING_BACK brings back was handled before it.
             entry.answer = None if isinstance(message, BRING_BACK) else self.answer(message)
         return True
 
@@ -191,7 +179,7 @@ class JobStore(Actor):
         try:
             self._backlog.send(jobs)
         except Exception as error:
-            if is_fatal(error):
+            if faults.is_fatal(error):
                 raise
             self._log.error("the backlog could not be read", error=repr(error))
             self.actor_inbox.remind(Resume(), STORAGE_RETRY)
@@ -204,10 +192,12 @@ class JobStore(Actor):
         except Exception as second:  # noqa: BLE001 - whatever it is, the transaction may still be open
             self._give_up(second, batch)
             return
-        if is_fatal(error):
+        if faults.is_fatal(error):
             self._give_up(error, batch)
             return
-        self._note(error)
+        if not self._is_disk_full():
+            self._log.error("nothing of this batch was stored", error=repr(error))
+        self._vitals.full_at = time.monotonic() if faults.is_disk_full(error) else None
         for entry in batch.entries:
             is_judged = len(batch.entries) == 1 or (self._is_disk_full() and self._writes(entry))
             if is_judged or self._failure is not None:
@@ -217,34 +207,29 @@ class JobStore(Actor):
                 self._handle(entry)
                 self._commit()
 
-    def _note(self, error: BaseException) -> None:
-        if not self._is_disk_full():
-            self._log.error("nothing of this batch was stored", error=repr(error))
-        self._vitals.full_at = time.monotonic() if is_disk_full(error) else None
-
     def _is_disk_full(self) -> bool:
         return self._vitals.full_at is not None
 
     def _writes(self, entry: Entry) -> bool:
         if isinstance(entry.message, Claim) and self._ledger.is_draining:
             return False  # It is answered without a job, and its Worker can stop only with that answer.
-        return entry.refusal is None and fates(entry.message) is not READER
+        return entry.refusal is None and faults.fates(entry.message) is not faults.READER
 
     def _judge(self, entry: Entry, error: BaseException) -> None:
         """Do with a message that cannot be stored what the table says."""
         if self._failure is not None:
-            give_last([entry], in_doubt(self._failure))
+            give_last([entry], faults.in_doubt(self._failure))
             return
-        found = fates(entry.message)
+        found = faults.fates(entry.message)
         match found.full if self._is_disk_full() else found.alone:
-            case Fate.KEPT:
+            case faults.Fate.KEPT:
                 self._keep(entry, error)
-            case Fate.PROMISED:
+            case faults.Fate.PROMISED:
                 entry.answer = self._ledger.counts[Status.PENDING]
                 give([entry])
                 self._keep(Entry(entry.message), error)
             case _:
-                entry.answer, entry.refusal = None, entry.refusal or not_stored(error)
+                entry.answer, entry.refusal = None, entry.refusal or faults.not_stored(error)
                 give([entry])
 
     def _keep(self, entry: Entry, error: BaseException) -> None:
@@ -261,6 +246,6 @@ class JobStore(Actor):
             self._vitals.is_broken = True
         entries = [*(batch or self._batch).entries, *self._kept.take_all(), *self._awaits.take_all()]
         self._batch = Batch()
-        give_last(entries, in_doubt(self._failure))
+        give_last(entries, faults.in_doubt(self._failure))
         if not self.actor_stopped.is_set():
             self.stop()

@@ -28,23 +28,10 @@ from actors.messages import (
     Submit,
 )
 from actors.store.admission import Admission
+from actors.store.changes import Changes
 from actors.store.database import Database
 from actors.store.recovery import recovered
 from actors.store.retention import Retention
-
-
-class Changes(msgspec.Struct):
-    """What was done since the last commit that needs action after the commit."""
-
-    #: Those that have become pending, in this order, and those that have finished.
-    runnable: list[Job] = []
-    finished: list[Job] = []
-    #: The running jobs that are to be interrupted.
-    cancelled: set[str] = set()
-    #: Bytes of payloads and results that were written, about.
-    bytes: int = 0
-    #: Whether the commit had anything to write.
-    wrote: bool = False
 
 
 class Ledger:

@@ -1,0 +1,139 @@
+"""No statement reads more rows than it returns, whatever the size of the table; SQLite counts its steps."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from msgspec import Raw
+
+from actors import lifecycle
+from actors.lifecycle import FIRST_ID, Job, Status
+from actors.messages import ListJobs
+from actors.opaque import encode
+from actors.store.backlog import LONG_AGO
+from actors.store.database import Database
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FEW, MANY = 3_000, 300_000
+#: Steps that a larger table may cost more: a level or two of its trees, and nothing for each row.
+MORE = 100
+#: Of eight jobs: two are pending, one is delayed, three are completed, one has failed, one is cancelled.
+FILL = """
+INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, finished_at, finish, payload)
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {size})
+SELECT n, CASE (n / 8) % 3 WHEN 0 THEN 'email' WHEN 1 THEN 'report' ELSE 'thumbnail' END,
+    CASE n % 8 WHEN 0 THEN 'pending' WHEN 1 THEN 'pending' WHEN 2 THEN 'pending' WHEN 6 THEN 'failed'
+        WHEN 7 THEN 'cancelled' ELSE 'completed' END,
+    n, 1, 0, CASE n % 8 WHEN 2 THEN 4102444800000000 - n END,
+    CASE WHEN n % 8 > 2 THEN n END, CASE WHEN n % 8 > 2 THEN n END, '{{}}'
+FROM numbers
+"""
+
+
+class Table:
+    """A database of so many jobs, which counts what a statement costs."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.database = Database(":memory:")
+        self.connection = self.database._connection
+        self.connection.execute(FILL.format(size=size))
+        self.middle = f"{size // 2 // 8 * 8:016x}"
+
+    def steps(self, work: Callable[[Database], object]) -> int:
+        """Return the steps of SQLite's virtual machine for this work, which is then undone."""
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 1
+
+        self.connection.execute("BEGIN")
+        self.connection.set_progress_handler(step, 1)
+        work(self.database)
+        self.connection.set_progress_handler(None, 1)
+        self.database._inserts.clear()
+        self.connection.execute("ROLLBACK")
+        return count
+
+
+@pytest.fixture(scope="module")
+def tables() -> Iterator[tuple[Table, Table]]:
+    few, many = Table(FEW), Table(MANY)
+    yield few, many
+    few.database.close()
+    many.database.close()
+
+
+def assert_costs_the_same(tables: tuple[Table, Table], work: Callable[[Table, Database], object]) -> None:
+    few, many = (table.steps(lambda database, table=table: work(table, database)) for table in tables)  # type: ignore[misc]
+    assert 0 < many <= few + MORE
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("from_the_middle", [False, True])
+@pytest.mark.parametrize(
+    ("status", "job_type"), list(itertools.product([None, *Status], [None, "email", "thumbnail", "unknown"]))
+)
+def test_a_page_reads_no_more_than_it_returns(
+    tables: tuple[Table, Table],
+    status: Status | None,
+    job_type: str | None,
+    *,
+    from_the_middle: bool,
+    order: str,
+) -> None:
+    def read(table: Table, database: Database) -> list[Job]:
+        after = table.middle if from_the_middle else None
+        query = ListJobs(status, job_type, limit=50, after=after, order=order)  # type: ignore[arg-type]
+        return list(database.page(query))
+
+    assert_costs_the_same(tables, read)
+
+
+def pending(table: Table, database: Database) -> Job:
+    job = database.get(table.middle)
+    assert job is not None
+    return job
+
+
+def complete(table: Table, database: Database) -> None:
+    claimed = lifecycle.claimed(pending(table, database), NOW)
+    database.update(pending(table, database), claimed)
+    database.update(claimed, lifecycle.completed(claimed, claimed.attempts, encode(1), NOW))
+
+
+def submit(table: Table, database: Database) -> None:
+    for number in range(10):
+        job_id = f"{table.size + number + 1:016x}"
+        database.insert(lifecycle.submitted(job_id, "email", NOW), Raw(b"{}"))
+    database._insert()
+
+
+STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
+    "get": pending,
+    "a page of the backlog": lambda _, database: database.immediate(after=FIRST_ID, limit=50),
+    "a later page of it": lambda table, database: database.immediate(after=table.middle, limit=50),
+    "a page of delayed jobs": lambda _, database: database.delayed(after=(LONG_AGO, FIRST_ID), limit=50),
+    "a later page of them": lambda table, database: database.delayed(
+        after=(datetime.fromtimestamp(4102444800 - table.size / 2e6, UTC), FIRST_ID), limit=50
+    ),
+    "what was running at a crash": lambda _, database: database.interrupted(),
+    "the last id": lambda _, database: database.last_id(),
+    "the last finish": lambda _, database: database._last_finish(),
+    "submit": submit,
+    "claim and complete": complete,
+    "cancel a running job": lambda table, database: database.mark_unwanted(table.middle),
+    "retention": lambda _, database: database.delete_oldest_finished(50),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_costs_the_same_among_many_jobs_as_among_few(
+    tables: tuple[Table, Table], name: str
+) -> None:
+    counts = [table.database.counts.copy() for table in tables]
+    assert_costs_the_same(tables, STATEMENTS[name])
+    for table, before in zip(tables, counts, strict=True):
+        table.database.counts.update(before)
