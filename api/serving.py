@@ -18,6 +18,7 @@ will run them.
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
 import os
@@ -143,7 +144,8 @@ def announce_hand_over(master: Master, settings: Settings) -> None:
     if settings.database == ":memory:":
         master.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
     for pid in master.WORKERS:
-        os.kill(pid, HANDS_OVER)
+        with contextlib.suppress(ProcessLookupError):  # It may have just ended by itself.
+            os.kill(pid, HANDS_OVER)
 
 
 # In the worker.
@@ -219,7 +221,9 @@ class Serving:
     def _stop(self, _signum: int, _frame: object) -> None:
         if self._is_waiting:
             sys.exit(0)  # For the database; nothing was started yet.
-        if not self._is_stopping:  # Once is enough. (Ignoring the others would race with one just arriving.)
+        # Once is enough. (Ignoring the others would race with one just arriving.) And gunicorn may have ended
+        # the loop by itself, as when its master was killed: an error here would then break `end` off.
+        if not (self._is_stopping or self._worker.loop.is_closed()):
             self._is_stopping = True
             self._worker.loop.call_soon_threadsafe(self._begin_to_stop)
 

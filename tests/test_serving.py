@@ -1,0 +1,867 @@
+"""What gunicorn's hooks do, with a worker and a master that only look like gunicorn's.
+
+How the real ones go along with it is in test_shutdown.py and test_reloads.py.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2
+from typing import Any
+
+import falcon.testing
+import pykka
+import pytest
+import uvloop
+from gunicorn.arbiter import Arbiter
+
+import actors
+from actors import Await, Settings, Submit, System
+from actors.errors import Draining
+from actors.handlers import Function
+from api import serving
+from api.serving import Serving
+from tests import records
+from tests.jobs import LIMIT, echo
+
+#: For the moments of a stop: one that a test waits for, and one that never comes.
+SOON = 0.05
+NEVER = 3600.0
+
+#: What gunicorn tells a worker.
+END = "end behind the next answers"
+END_NOW = "end now"
+REOPEN = "reopen the log files"
+
+#: All whose handling a worker, or a test, changes.
+SIGNALS = (*serving.STOP_SIGNALS, SIGURG, SIGHUP, SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGALRM)
+
+each_stop_signal = pytest.mark.parametrize(
+    "signum", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name
+)
+each_database = pytest.mark.parametrize("database", ["jobs.db", ":memory:"])
+
+
+class Lines(list[str]):
+    """Gunicorn's log."""
+
+    def error(self, message: str, *values: object) -> None:
+        self.append(message % values)
+
+    def warning(self, message: str, *values: object) -> None:
+        self.append(message % values)
+
+
+@dataclass
+class Options:
+    """Gunicorn's settings, as gunicorn.conf.py and gunicorn's defaults make them."""
+
+    workers: int = 1
+    worker_class_str: str = "asgi"
+    preload_app: bool = False
+    max_requests: int = 0
+    reuse_port: bool = False
+    graceful_timeout: int = 30
+    backlog: int = 2048
+
+
+class FakeMaster:
+    """A master that, as gunicorn's, calls its hook whenever the number of workers is set."""
+
+    def __init__(self) -> None:
+        self.cfg: serving.Config = Options()
+        self.lines = Lines()
+        self.log: serving.GunicornLog = self.lines
+        self.WORKERS: dict[int, Any] = {}
+        self._num_workers: int | None = None
+
+    @property
+    def num_workers(self) -> int:
+        assert self._num_workers is not None
+        return self._num_workers
+
+    @num_workers.setter
+    def num_workers(self, wanted: int) -> None:
+        before, self._num_workers = self._num_workers, wanted
+        serving.keep_one_worker(self, wanted, before)
+
+
+class FakeWorker:
+    """A worker that serves and ends as gunicorn's does, except that it only looks when it is woken up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.options = Options()
+        self.cfg: serving.Config = self.options
+        self.lines = Lines()
+        self.log: serving.GunicornLog = self.lines
+        self.loop = loop
+        self.servers: list[asyncio.Server] = []
+        self.sockets: list[Any] = [socket.create_server(("127.0.0.1", 0))]
+        self.address = self.sockets[0].getsockname()
+        self.nr_conns = 0
+        self.asgi: Any = None
+        #: What it is told, and whatever else a test wants to know the order of.
+        self.told: list[str] = []
+        #: What a test does when the worker is told so.
+        self.then: dict[str, Callable[[], object]] = {}
+        self._is_alive = True
+        self._is_over = asyncio.Event()
+        for signum, handle in {
+            SIGQUIT: self.handle_quit_signal,
+            SIGTERM: self.handle_exit_signal,
+            SIGINT: self.handle_quit_signal,
+            SIGUSR1: self._reopen_files,
+            signal.SIGWINCH: lambda: None,
+        }.items():
+            loop.add_signal_handler(signum, handle)
+
+    def handle_exit_signal(self) -> None:
+        self._is_alive = False
+        self._note(END)
+
+    def handle_quit_signal(self) -> None:
+        self._is_alive = False
+        self._is_over.set()
+        self._note(END_NOW)
+
+    def run(self, once_it_serves: Callable[[], object] = lambda: None) -> None:
+        """Serve until the end."""
+        try:
+            self.loop.run_until_complete(self._serve(once_it_serves))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End what it holds; may be called again."""
+        for server in self.servers:
+            server.close()
+        self.loop.close()
+        for listening in self.sockets:
+            listening.close()
+
+    async def _serve(self, once_it_serves: Callable[[], object]) -> None:
+        for listening in self.sockets:
+            self.servers.append(await self.loop.create_server(asyncio.Protocol, sock=listening))
+        self.loop.call_soon(once_it_serves)
+        with contextlib.suppress(asyncio.CancelledError):
+            if self._is_alive:
+                await self._is_over.wait()
+        if self.nr_conns:
+            await self._is_over.wait()
+
+    def _reopen_files(self) -> None:
+        self._note(REOPEN)
+
+    def _note(self, what: str) -> None:
+        self.told.append(what)
+        self.then.get(what, lambda: None)()
+
+
+class Process:
+    """A worker process of the service, except that it is this one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.worker = FakeWorker(loop)
+        self.handlers: dict[str, Function] = {"echo": echo}
+        self.serving: Serving
+        #: What was started, if it was.
+        self.system: System | None = None
+
+    def begin(self, database: Path | str = ":memory:", **settings: Any) -> None:
+        """Do what gunicorn does before it serves."""
+        given = Settings(database=str(database), **settings)
+        self.serving = Serving(self.worker, given, self.start)
+        self.serving.begin()
+
+    def start(self, settings: Settings, **given: Any) -> System:
+        """Start the actors, with the test's handlers unless the settings name some."""
+        self.system = actors.start(settings, None if settings.handlers else self.handlers, **given)
+        return self.system
+
+    def stop(self, signum: signal.Signals = SIGTERM) -> None:
+        """Serve, and be stopped by a signal."""
+        self.worker.run(lambda: signal.raise_signal(signum))
+
+    def submit(self, job_type: str = "echo") -> str:
+        """Submit a job, and return its id."""
+        assert self.system is not None
+        return str(self.system.store.ask(Submit(job_type, {"number": 1}), block=True, timeout=LIMIT).id)
+
+    def close(self) -> None:
+        """End whatever is left."""
+        self.worker.close()
+        if self.system is not None:
+            self.system.stop(grace=0)
+
+
+class Gone(BaseException):
+    """The process would be gone now."""
+
+
+@pytest.fixture(autouse=True)
+def unchanged() -> Iterator[None]:
+    """Take back what a worker changes in its process."""
+    handlers = [(signum, signal.getsignal(signum)) for signum in SIGNALS]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    threshold = gc.get_threshold()
+    yield
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # Drops what still waits.
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for signum, handler in handlers:
+        signal.signal(signum, handler)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def process(request: pytest.FixtureRequest) -> Iterator[Process]:
+    process = Process(request.param())
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def drains(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, bool]]:
+    """Return where each drain of a system is noted: its grace, and whether it admits jobs."""
+    noted: list[tuple[float, bool]] = []
+    drain = System.drain
+
+    def note_and_drain(system: System, grace: float, *, admits: bool = False) -> None:
+        noted.append((grace, admits))
+        drain(system, grace, admits=admits)
+
+    monkeypatch.setattr(System, "drain", note_and_drain)
+    return noted
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Return what sets after how many seconds gunicorn is told, and the connections are closed."""
+
+    def set_moments(farewell: float, connection_grace: float) -> None:
+        monkeypatch.setattr(serving, "FAREWELL", farewell)
+        monkeypatch.setattr(serving, "CONNECTION_GRACE", connection_grace)
+
+    return set_moments
+
+
+# In the master.
+
+
+def test_the_options_of_the_service_itself_are_accepted() -> None:
+    serving.check(Options())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (Options(workers=2), "2 workers"),
+        (Options(worker_class_str="gthread"), "worker class gthread"),
+        (Options(preload_app=True), "preload_app"),
+        (Options(max_requests=5), "max_requests"),
+        (Options(reuse_port=True), "reuse_port"),
+    ],
+    ids=["workers", "worker_class", "preload_app", "max_requests", "reuse_port"],
+)
+def test_an_option_with_which_one_process_would_not_own_the_actors_is_refused_in_one_line(
+    options: Options, named: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        serving.check(options)
+    (line,) = str(ended.value.code).splitlines()
+    assert line.startswith(f"gofer: cannot run with {named}: ")
+
+
+@each_stop_signal
+def test_stop_signals_wait_while_the_master_forks(
+    signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_fork: list[Callable[[], object]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda *, after_in_parent: after_fork.append(after_in_parent))
+    arrived: list[int] = []
+    signal.signal(signum, lambda number, _: arrived.append(number))
+    serving.release_after_fork()
+    serving.hold_stop_signals()
+    signal.raise_signal(signum)
+    assert arrived == []
+    (release,) = after_fork
+    release()
+    assert arrived == [signum]
+
+
+@each_stop_signal
+def test_the_master_takes_each_stop_signal_as_a_graceful_one(signum: signal.Signals) -> None:
+    arrived = threading.Event()
+    signal.signal(SIGTERM, lambda *_: arrived.set())
+    serving.stop_gracefully_at_each_signal()
+    signal.raise_signal(signum)
+    assert arrived.wait(LIMIT)
+
+
+def test_the_second_worker_that_sigttin_asks_for_is_taken_back() -> None:
+    master = FakeMaster()
+    master.num_workers = 1
+    master.num_workers += 1
+    assert master.num_workers == 1
+    (line,) = master.lines
+    assert "SIGTTIN is ignored" in line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_first_start_asks_for_is_not_taken_back(workers: int) -> None:
+    master = FakeMaster()
+    master.num_workers = workers
+    assert master.num_workers == workers
+    assert master.lines == []
+
+
+@each_database
+def test_a_hand_over_is_announced_to_every_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    master = FakeMaster()
+    master.WORKERS = {11: None, 12: None}
+    serving.announce_hand_over(master, Settings(database=database))
+    assert sent == [(11, serving.HANDS_OVER), (12, serving.HANDS_OVER)]
+
+
+def test_a_worker_that_is_gone_keeps_no_other_from_hearing_of_a_hand_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[int] = []
+
+    def kill(pid: int, _signum: int) -> None:
+        if pid == 11:
+            raise ProcessLookupError
+        sent.append(pid)
+
+    monkeypatch.setattr(os, "kill", kill)
+    master = FakeMaster()
+    master.WORKERS = {11: None, 12: None}
+    serving.announce_hand_over(master, Settings())
+    assert sent == [12]
+
+
+def test_only_a_reload_in_memory_is_warned_of() -> None:
+    master = FakeMaster()
+    serving.announce_hand_over(master, Settings(database="jobs.db"))
+    assert master.lines == []
+    serving.announce_hand_over(master, Settings(database=":memory:"))
+    (line,) = master.lines
+    assert "starts without any" in line
+
+
+# The start of a worker.
+
+
+def test_a_worker_that_has_begun_answers_with_its_actors(process: Process) -> None:
+    process.begin()
+    client = falcon.testing.TestClient(process.worker.asgi)
+    assert client.simulate_get("/health").json == {"status": "ok"}
+    assert [job["id"] for job in client.simulate_get("/jobs").json] == []
+    job_id = process.submit()
+    assert [job["id"] for job in client.simulate_get("/jobs").json] == [job_id]
+    assert process.worker.lines == []
+
+
+def test_as_many_connections_wait_as_gunicorn_was_set_to(process: Process) -> None:
+    asked_for: list[int] = []
+
+    async def create_server(*_: object, backlog: int = 100, **__: object) -> None:
+        asked_for.append(backlog)
+
+    loop: Any = process.worker.loop
+    loop.create_server = create_server
+    process.worker.options.backlog = 77
+    process.begin()
+    loop.run_until_complete(loop.create_server(asyncio.Protocol))
+    assert asked_for == [77]
+
+
+def test_the_garbage_collector_leaves_alone_what_was_there_at_the_start(process: Process) -> None:
+    process.begin()
+    assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == (50_000, 20, 20)
+
+
+@pytest.mark.parametrize("path", ["", "nowhere/jobs.db"], ids=["a folder", "a folder that is not there"])
+def test_a_worker_that_cannot_own_its_database_fails_to_boot_with_one_line(
+    path: str, process: Process, tmp_path: Path
+) -> None:
+    assert_fails_to_boot(process, f"the database '{tmp_path / path}' cannot be opened", tmp_path / path)
+
+
+def test_a_worker_that_cannot_open_its_database_fails_to_boot_with_one_line(
+    process: Process, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.db").write_bytes(b"this is not a database" * 100)
+    assert_fails_to_boot(process, f"the database '{tmp_path / 'jobs.db'}'", tmp_path / "jobs.db")
+    assert_free(tmp_path / "jobs.db")
+
+
+def test_a_worker_that_cannot_load_its_handlers_fails_to_boot_with_one_line(process: Process) -> None:
+    assert_fails_to_boot(process, "GOFER_HANDLERS", ":memory:", handlers="tests.nowhere:handlers")
+
+
+def assert_fails_to_boot(process: Process, reason: str, database: Path | str, **settings: Any) -> None:
+    """See that gunicorn will not try again, and that one line says why."""
+    before = set(threading.enumerate())
+    with pytest.raises(SystemExit) as ended:
+        process.begin(database, **settings)
+    assert ended.value.code == Arbiter.WORKER_BOOT_ERROR
+    (line,) = process.worker.lines
+    assert line.startswith("gofer: ")
+    assert reason in line
+    assert "\n" not in line
+    assert process.worker.asgi is None
+    assert set(threading.enumerate()) == before
+
+
+def assert_free(database: Path) -> None:
+    """See that nobody owns the database."""
+    ownership = actors.own(str(database), wait=False)
+    assert ownership is not None
+    ownership.release()
+
+
+class Once(logging.Handler):
+    """Does something when a line of the log says so."""
+
+    def __init__(self, line: str, action: Callable[[], object]) -> None:
+        super().__init__()
+        self._line = line
+        self._action = action
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._line in record.getMessage():
+            self._action()
+
+
+@each_stop_signal
+def test_a_stop_signal_ends_a_worker_that_waits_for_its_database(
+    signum: signal.Signals, process: Process, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
+    assert owner is not None
+    # Again and again, as the first may come just before the wait begins, and is then seen only after it.
+    signal.signal(signal.SIGALRM, lambda *_: raise_once(signum))
+    once = Once("waiting for the owner", lambda: signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01))
+    caplog.set_level(logging.INFO, "gofer")
+    logging.getLogger("gofer").addHandler(once)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            process.begin(tmp_path / "jobs.db")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        logging.getLogger("gofer").removeHandler(once)
+        owner.release()
+    assert ended.value.code == 0
+    assert process.system is None
+    assert process.worker.lines == []
+
+
+def raise_once(signum: signal.Signals) -> None:
+    """Stop the timer, and raise the signal."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.raise_signal(signum)
+
+
+@each_stop_signal
+def test_a_stop_signal_that_came_before_the_worker_could_act_ends_it_when_it_can(
+    signum: signal.Signals, process: Process
+) -> None:
+    serving.hold_stop_signals()
+    signal.raise_signal(signum)
+    with pytest.raises(SystemExit) as ended:
+        process.begin()
+    assert ended.value.code == 0
+    assert process.system is None
+    process.serving.end()
+
+
+@each_stop_signal
+def test_a_stop_signal_while_the_actors_start_is_acted_on_when_they_have(
+    signum: signal.Signals, process: Process, drains: list[tuple[float, bool]]
+) -> None:
+    def start(settings: Settings, **given: Any) -> System:
+        signal.raise_signal(signum)
+        return process.start(settings, **given)
+
+    before = set(threading.enumerate())
+    process.serving = Serving(process.worker, Settings(), start)
+    process.serving.begin()
+    assert drains == []
+    process.worker.run()
+    assert drains == [(25, False)]
+    process.serving.end()
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("signum", [SIGHUP, SIGUSR2], ids=lambda signum: signum.name)
+def test_a_signal_that_is_meant_for_the_master_does_a_worker_no_harm(
+    signum: signal.Signals, process: Process
+) -> None:
+    process.begin()
+    signal.raise_signal(signum)
+    assert process.worker.told == []
+
+
+# The stop of a worker.
+
+
+@each_stop_signal
+def test_the_first_stop_signal_closes_the_servers_and_drains_the_system(
+    signum: signal.Signals, process: Process, drains: list[tuple[float, bool]]
+) -> None:
+    refused: list[bool] = []
+    process.worker.then[END] = lambda: refused.append(is_refused(process.worker.address))
+    process.begin()
+    process.stop(signum)
+    assert refused == [True]
+    assert drains == [(25, False)]
+
+
+def is_refused(address: tuple[str, int]) -> bool:
+    """Tell whether nobody listens there."""
+    try:
+        socket.create_connection(address, timeout=LIMIT).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("graceful_timeout", "grace"), [(30, 25), (6, 1), (5, 0), (3, 0)])
+def test_a_running_job_has_gunicorns_grace_less_five_seconds_and_never_less_than_none(
+    graceful_timeout: int, grace: float, process: Process, drains: list[tuple[float, bool]]
+) -> None:
+    process.worker.options.graceful_timeout = graceful_timeout
+    process.begin()
+    process.stop()
+    assert drains == [(grace, False)]
+
+
+@pytest.mark.parametrize("second", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name)
+def test_a_second_stop_signal_changes_nothing(
+    second: signal.Signals, process: Process, drains: list[tuple[float, bool]]
+) -> None:
+    def signal_twice() -> None:
+        signal.raise_signal(SIGTERM)
+        signal.raise_signal(second)
+
+    process.worker.then[END] = lambda: signal.raise_signal(second)
+    process.begin()
+    process.worker.run(signal_twice)
+    signal.raise_signal(second)
+    assert process.worker.told == [END]
+    assert drains == [(25, False)]
+
+
+def test_with_no_connection_open_gunicorn_is_told_immediately(
+    process: Process, moments: Callable[[float, float], None]
+) -> None:
+    moments(NEVER, NEVER)
+    process.begin()
+    process.stop()
+    assert process.worker.told == [END]
+
+
+def test_with_a_connection_open_gunicorn_is_told_after_the_farewell(
+    process: Process, moments: Callable[[float, float], None]
+) -> None:
+    worker = process.worker
+
+    def leave() -> None:
+        worker.nr_conns = 0
+
+    def stop() -> None:
+        worker.loop.call_later(SOON / 2, worker.told.append, "still in the farewell")
+        signal.raise_signal(SIGTERM)
+
+    moments(SOON, NEVER)
+    worker.nr_conns, worker.then[END] = 1, leave
+    process.begin()
+    worker.run(stop)
+    assert worker.told == ["still in the farewell", END]
+
+
+def test_a_connection_is_closed_after_the_grace_for_connections(
+    process: Process, moments: Callable[[float, float], None]
+) -> None:
+    worker = process.worker
+
+    def stop() -> None:
+        worker.loop.call_later(SOON / 2, worker.told.append, "still in the grace")
+        signal.raise_signal(SIGTERM)
+
+    moments(NEVER, SOON)
+    worker.nr_conns = 1
+    process.begin()
+    worker.run(stop)
+    assert worker.told == ["still in the grace", END_NOW]
+
+
+def test_a_connection_that_stays_silent_is_first_left_to_gunicorn_and_then_closed(
+    process: Process, moments: Callable[[float, float], None]
+) -> None:
+    moments(SOON / 2, SOON)
+    process.worker.nr_conns = 1
+    process.begin()
+    process.stop()
+    assert process.worker.told == [END, END_NOW]
+
+
+def test_the_requests_go_on_when_gunicorn_is_woken_up(
+    process: Process, moments: Callable[[float, float], None]
+) -> None:
+    worker, is_told = process.worker, asyncio.Event()
+
+    async def answer() -> None:
+        await is_told.wait()
+        worker.told.append("answered")
+        worker.handle_quit_signal()
+
+    def ask_and_stop() -> None:
+        requests.append(worker.loop.create_task(answer()))
+        signal.raise_signal(SIGTERM)
+
+    requests: list[asyncio.Task[None]] = []
+    moments(SOON, NEVER)
+    worker.nr_conns, worker.then[END] = 1, is_told.set
+    process.begin()
+    worker.run(ask_and_stop)
+    assert worker.told == [END, "answered", END_NOW]
+
+
+def test_a_stop_before_gunicorn_serves_breaks_nothing_off(process: Process) -> None:
+    process.worker.sockets.append(socket.create_server(("127.0.0.1", 0)))
+    process.worker.sockets.append(socket.create_server(("127.0.0.1", 0)))
+    process.begin()
+    signal.raise_signal(SIGTERM)
+    process.worker.run()
+    assert process.worker.told == [END]
+    assert len(process.worker.servers) == 3
+
+
+def test_the_signal_to_reopen_log_files_is_gunicorns_until_the_stop_and_nobodys_after_it(
+    process: Process,
+) -> None:
+    worker = process.worker
+    worker.then[REOPEN] = lambda: signal.raise_signal(SIGTERM)
+    worker.then[END] = lambda: signal.raise_signal(SIGUSR1)
+    process.begin()
+    worker.run(lambda: signal.raise_signal(SIGUSR1))
+    signal.raise_signal(SIGUSR1)
+    assert worker.told == [REOPEN, END]
+
+
+def test_after_the_stop_signal_each_answer_is_its_connections_last(process: Process) -> None:
+    process.begin()
+    client = falcon.testing.TestClient(process.worker.asgi)
+    assert "Connection" not in client.simulate_get("/jobs").headers
+    process.stop()
+    assert client.simulate_get("/jobs").headers["Connection"] == "close"
+
+
+# A hand-over.
+
+
+def test_who_hands_a_file_over_admits_jobs_until_its_end_and_the_next_process_runs_them(
+    process: Process, tmp_path: Path
+) -> None:
+    process.begin(tmp_path / "jobs.db")
+    signal.raise_signal(serving.HANDS_OVER)
+    process.stop()
+    job_id = process.submit()
+    process.serving.end()
+    with actors.start(Settings(database=str(tmp_path / "jobs.db")), {"echo": echo}) as system:
+        job = system.store.ask(Await(job_id), block=True, timeout=LIMIT)
+    assert (job.status, job.attempts) == ("completed", 1)
+
+
+def test_who_stops_without_a_hand_over_admits_no_job(process: Process, tmp_path: Path) -> None:
+    process.begin(tmp_path / "jobs.db")
+    process.stop()
+    with pytest.raises(Draining):
+        process.submit()
+
+
+def test_who_hands_over_in_memory_admits_no_job(process: Process) -> None:
+    process.begin()
+    signal.raise_signal(serving.HANDS_OVER)
+    process.stop()
+    with pytest.raises(Draining):
+        process.submit()
+
+
+# The end of a worker.
+
+
+class Helper(pykka.ThreadingActor):
+    """An actor that a handler has started."""
+
+
+def test_the_end_stops_every_actor(process: Process, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    process.begin(tmp_path / "jobs.db", workers=3)
+    Helper.start()
+    started = set(threading.enumerate()) - before
+    assert len(started) == 5
+    process.stop()
+    process.serving.end()
+    for thread in started:
+        thread.join(LIMIT)
+    assert set(threading.enumerate()) == before
+    assert_free(tmp_path / "jobs.db")
+
+
+def test_the_end_stops_the_executor(process: Process) -> None:
+    before = set(threading.enumerate())
+    process.begin(executor="tests.jobs:one_thread")
+    assert process.system is not None
+    job = process.system.store.ask(Await(process.submit()), block=True, timeout=LIMIT)
+    assert job.status == "completed"
+    assert len(set(threading.enumerate()) - before) == 3
+    process.stop()
+    process.serving.end()
+    assert set(threading.enumerate()) == before
+
+
+def before_all_are_stopped(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something in the middle of the end: the system drains, and its actors are to be stopped next."""
+    stop_all = pykka.ActorRegistry.stop_all
+
+    def act_and_stop() -> None:
+        action()
+        stop_all()
+
+    monkeypatch.setattr(pykka.ActorRegistry, "stop_all", act_and_stop)
+
+
+def test_the_end_waits_for_the_running_job(
+    process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_running, may_end = threading.Event(), threading.Event()
+
+    def wait(_payload: dict[str, Any]) -> None:
+        is_running.set()
+        assert may_end.wait(LIMIT)
+
+    process.handlers["wait"] = wait
+    process.begin(tmp_path / "jobs.db")
+    process.submit("wait")
+    process.submit("wait")
+    assert is_running.wait(LIMIT)
+    process.stop()
+    before_all_are_stopped(monkeypatch, may_end.set)
+    process.serving.end()
+    jobs = records.stored(tmp_path / "jobs.db")
+    assert [(job.status, job.attempts) for job in jobs] == [("completed", 1), ("pending", 0)]
+
+
+def test_a_job_that_outlives_the_grace_is_given_back(process: Process, tmp_path: Path) -> None:
+    is_running = threading.Event()
+
+    def go_on(_payload: dict[str, Any]) -> Generator[float]:
+        while True:
+            is_running.set()
+            yield 0.5
+
+    process.handlers["go on"] = go_on
+    process.worker.options.graceful_timeout = serving.RESERVE
+    process.begin(tmp_path / "jobs.db")
+    process.submit("go on")
+    assert is_running.wait(LIMIT)
+    process.stop()
+    process.serving.end()
+    (job,) = records.stored(tmp_path / "jobs.db")
+    assert (job.status, job.attempts) == ("pending", 0)
+
+
+def test_the_end_after_a_boot_that_failed_does_nothing(
+    process: Process, tmp_path: Path, drains: list[tuple[float, bool]]
+) -> None:
+    with pytest.raises(SystemExit):
+        process.begin(tmp_path)
+    helper = Helper.start()
+    process.serving.end()
+    assert drains == []
+    assert helper.is_alive()
+    helper.stop()
+
+
+def test_the_end_gives_the_grace_to_running_jobs_if_no_signal_came_before_it(
+    process: Process, drains: list[tuple[float, bool]]
+) -> None:
+    """As when gunicorn ends the loop by itself, because its master was killed."""
+    process.worker.options.graceful_timeout = 6
+    process.begin()
+    process.worker.run(process.worker.handle_quit_signal)
+    assert drains == []
+    process.serving.end()
+    assert drains[0] == (1, False)
+
+
+@each_stop_signal
+def test_a_stop_signal_that_comes_only_during_the_end_does_not_disturb_it(
+    signum: signal.Signals, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    process.begin(workers=2)
+    process.worker.run(process.worker.handle_quit_signal)
+    before_all_are_stopped(monkeypatch, lambda: signal.raise_signal(signum))
+    process.serving.end()
+    assert set(threading.enumerate()) == before
+
+
+# A JobStore that is lost.
+
+
+@pytest.fixture
+def exit_code(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return where the exit code is noted of a process that ends at once."""
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise Gone
+
+    monkeypatch.setattr(os, "_exit", leave)
+    return codes
+
+
+def test_the_end_without_a_jobstore_is_immediate(
+    process: Process, exit_code: list[int], drains: list[tuple[float, bool]]
+) -> None:
+    process.begin()
+    assert process.system is not None
+    process.system.drain(0)
+    process.system.store.stop()
+    drains.clear()
+    with pytest.raises(Gone):
+        process.serving.end()
+    assert exit_code == [1]
+    assert drains == []
+
+
+def test_a_worker_that_loses_its_jobstore_while_it_serves_ends_by_itself(
+    process: Process, exit_code: list[int]
+) -> None:
+    def lose() -> None:
+        assert process.system is not None
+        process.system.store.stop(block=False)
+
+    process.begin()
+    process.worker.run(lose)
+    assert process.worker.told == [END]
+    with pytest.raises(Gone):
+        process.serving.end()
+    assert exit_code == [1]
