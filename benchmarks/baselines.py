@@ -1,4 +1,4 @@
-"""What the HTTP benchmark compares Gofer with."""
+"""What the benchmarks over HTTP compare Gofer with, and the handlers that they give it."""
 
 import json
 import queue
@@ -22,11 +22,32 @@ class Floor:
         resp.data = b"{}"
 
 
-def floor() -> Any:
-    """Return the ASGI app."""
+class Shown:
+    """Answers a GET of any job with the same body, which was made once."""
+
+    def __init__(self, size: int) -> None:
+        self._body = b"x" * size
+
+    async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response, **_job: str) -> None:
+        """Look nothing up."""
+        resp.data = self._body
+
+
+def floor(size: int = 0) -> Any:
+    """Return the ASGI app; it shows a job as `size` bytes."""
     app = falcon.asgi.App()
     app.add_route("/jobs", Floor())
+    app.add_route("/jobs/{job_id}", Shown(size))
     return app
+
+
+def echo(payload: Any) -> Any:
+    """Return the payload as the result."""
+    return payload
+
+
+#: For GOFER_HANDLERS.
+handlers = {"echo": echo}
 
 
 class Naive:
