@@ -36,7 +36,7 @@ class Validation:
         if handler.runs_code:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, handler.check, message.payload)
-        else:
+        elif handler.model is not None:
             handler.check(message.payload)
 
     def stop(self) -> None:

@@ -81,10 +81,16 @@ class OneJob:
 
     def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
         self._store = store
+        #: The job that was shown last, and how: many clients poll one job.
+        self._shown: Job | None = None
+        self._body = b""
 
     async def on_get(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Show a job with its payload and result."""
-        resp.data = msgspec.json.encode(await ask(self._store, Get(job_id)))
+        job: Job = await ask(self._store, Get(job_id))
+        if job is not self._shown:
+            self._shown, self._body = job, msgspec.json.encode(job)
+        resp.data = self._body
 
     async def on_delete(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Cancel a job; 202 if that has to wait for its handler's next yield."""

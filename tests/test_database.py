@@ -127,3 +127,23 @@ def test_a_check_finds_a_damaged_file(tmp_path: Path) -> None:
         file.write(b"\xff" * 4096)
     with pytest.raises(StorageFailed, match=r"is damaged|cannot be opened"):
         Database(str(path)).check()
+
+
+def test_a_job_is_read_again_once_it_may_have_changed(database: Database) -> None:
+    job = lifecycle.submitted("00000000000000aa", "email", NOW)
+    database.insert(job, Raw(b"{}"))
+    database.commit()
+    pending = database.get(job.id)
+    assert pending is not None
+    assert database.get(job.id) is pending
+    claimed = lifecycle.claimed(pending, NOW)
+    database.update(pending, claimed)
+    assert database.get(job.id) == claimed
+    database.rollback()
+    assert database.get(job.id) == pending
+    database.update(pending, claimed)
+    done = lifecycle.completed(claimed, 1, Raw(b"1"), NOW)
+    database.update(claimed, done)
+    assert database.get(job.id) == done
+    database.delete_oldest_finished(1)
+    assert database.get(job.id) is None

@@ -351,7 +351,7 @@ def threads() -> Iterator[set[threading.Thread]]:
 
 
 @each_error
-@pytest.mark.parametrize("method", ["_last_finish", "last_id", "interrupted"])
+@pytest.mark.parametrize("method", ["_read", "last_id", "interrupted"])
 def test_a_start_that_cannot_read_the_database_is_refused_and_leaves_nothing(
     tmp_path: Path,
     threads: set[threading.Thread],
@@ -364,7 +364,7 @@ def test_a_start_that_cannot_read_the_database_is_refused_and_leaves_nothing(
         pytest.skip("what a start is asked to end by, ends it")
     settings = Settings(database=str(tmp_path / "jobs.db"))
 
-    def fail(_database: Database) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as broken:

@@ -13,6 +13,7 @@ from actors.messages import ListJobs
 from actors.opaque import encode
 from actors.store.backlog import LONG_AGO
 from actors.store.database import Database
+from actors.store.pages import LAST_FINISH
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FEW, MANY = 3_000, 300_000
@@ -121,7 +122,7 @@ STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
     ),
     "what was running at a crash": lambda _, database: database.interrupted(),
     "the last id": lambda _, database: database.last_id(),
-    "the last finish": lambda _, database: database._last_finish(),
+    "the last finish": lambda _, database: database._read(LAST_FINISH, ()).fetchone(),
     "submit": submit,
     "claim and complete": complete,
     "cancel a running job": lambda table, database: database.mark_unwanted(table.middle),

@@ -14,7 +14,7 @@ from actors.errors import JobNotFound, OutcomeInDoubt, StorageFailed
 from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.connection import connect, verify
-from actors.store.pages import DELAYED, IMMEDIATE, PROCESSING, SUMMARY, listed
+from actors.store.pages import DELAYED, IMMEDIATE, LAST_FINISH, PROCESSING, WHOLE, listed
 from actors.store.totals import Totals
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
@@ -38,12 +38,15 @@ class Database:
         self._connection = connect(path)
         try:
             self._totals = Totals(self._connection)
-            self._finish = self._last_finish()
+            #: The number of the last finish; a rollback leaves a gap, which does not matter.
+            self._finish: int = self._read(LAST_FINISH, ()).fetchone()[0]
         except Exception as error:
             self._connection.close()
             raise StorageFailed(f"the database {path!r} cannot be opened: {error}") from error
         #: How many jobs have each status, including what is not committed yet.
         self.counts = self._totals.counts
+        #: The job that `get` returned last, unless it may have changed since. No other connection writes.
+        self._last_read: Job | None = None
 
     def check(self) -> None:
         """Read all of the file. Raises StorageFailed if it is damaged."""
@@ -68,6 +71,7 @@ class Database:
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
+        self._last_read = None
         self._inserts.clear()
         self._totals.rollback()
         if self._connection.in_transaction:
@@ -94,6 +98,9 @@ class Database:
         `crashes` is in how many crashes in a row an attempt was running; None leaves it. Return the
         result's size.
         """
+        if self._last_read is not None and self._last_read.id == before.id:
+            self._last_read = None
+        self._finish += after.finished_at is not None
         result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
@@ -107,7 +114,7 @@ class Database:
                 _from_time(after.run_at),
                 after.last_error,
                 None if result is None else result.decode(),
-                self._next_finish() if after.finished_at is not None else None,
+                None if after.finished_at is None else self._finish,
                 crashes,
                 int(before.id, 16),
                 before.status,
@@ -121,12 +128,11 @@ class Database:
         return 0 if result is None else len(result)
 
     def get(self, job_id: str) -> Job | None:
-        """Return the whole job."""
-        row = self._read(
-            f"SELECT {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB) FROM jobs WHERE id = ?",
-            (_rowid(job_id),),
-        ).fetchone()
-        return None if row is None else _job(row)
+        """Return the whole job: the same object until it changes or another is read, as clients poll."""
+        if self._last_read is None or self._last_read.id != job_id:
+            row = self._read(WHOLE, (_rowid(job_id),)).fetchone()
+            self._last_read = None if row is None else _job(row)
+        return self._last_read
 
     def page(self, query: ListJobs) -> Iterator[Job]:
         """Yield the jobs asked for, without payload and result. Raises JobNotFound if `after` is no id."""
@@ -166,16 +172,9 @@ class Database:
             " WHERE finish IS NOT NULL ORDER BY finish LIMIT ?) RETURNING status",
             (limit,),
         )
+        self._last_read = None
         for (status,) in deleted.fetchall():
             self.counts[Status(status)] -= 1
-
-    def _last_finish(self) -> int:
-        (last,) = self._read("SELECT max(finish) FROM jobs WHERE finish IS NOT NULL", ()).fetchone()
-        return int(last or 0)
-
-    def _next_finish(self) -> int:
-        self._finish += 1  # A rollback leaves a gap, which does not matter.
-        return self._finish
 
     def _insert(self) -> None:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,

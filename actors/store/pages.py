@@ -15,6 +15,8 @@ from actors.messages import ListJobs
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
+WHOLE: Final = f"SELECT {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB) FROM jobs WHERE id = ?"
+LAST_FINISH: Final = "SELECT coalesce(max(finish), 0) FROM jobs WHERE finish IS NOT NULL"
 IS_DELAYED: Final = "(run_at IS NOT NULL)"
 BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
 BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"
