@@ -49,7 +49,6 @@ class JobStore(Actor):
         self._batch = Batch()
         self._awaits = Awaits()
         self._kept = Kept()
-        #: For /health, which must not wait for this actor.
         self._vitals = vitals
         self._failure: BaseException | None = None
 
