@@ -25,7 +25,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
 from pykka import ActorRegistry
@@ -33,6 +33,7 @@ from pykka import ActorRegistry
 import actors
 from actors import Settings, System
 from api.app import create_app
+from api.server import Config, Master, Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: What the master sends to a worker that a reload is about to replace; ignored where no handler is set for
@@ -44,55 +45,6 @@ RESERVE: Final = 5
 #: gunicorn is not told: it would close each connection behind the answer it gives, whatever that said.
 CONNECTION_GRACE: Final = 1.2
 FAREWELL: Final = 0.2
-
-
-class Config(Protocol):
-    """What Gofer reads of gunicorn's settings."""
-
-    workers: int
-    worker_class_str: str
-    preload_app: bool
-    max_requests: int
-    reuse_port: bool
-    graceful_timeout: int
-    backlog: int
-
-
-class GunicornLog(Protocol):
-    """Gunicorn's log."""
-
-    def error(self, message: str, *values: object) -> None:
-        """Log at ERROR."""
-
-    def warning(self, message: str, *values: object) -> None:
-        """Log at WARNING."""
-
-
-class Master(Protocol):
-    """What Gofer uses of gunicorn's master (its Arbiter)."""
-
-    cfg: Config
-    log: GunicornLog
-    num_workers: int
-    WORKERS: dict[int, Any]
-
-
-class Worker(Protocol):
-    """What Gofer uses of gunicorn's asgi worker."""
-
-    cfg: Config
-    log: GunicornLog
-    loop: asyncio.AbstractEventLoop
-    servers: list[asyncio.Server]
-    sockets: list[Any]
-    nr_conns: int
-    asgi: Any
-
-    def handle_exit_signal(self) -> None:
-        """End after the connections' next answers."""
-
-    def handle_quit_signal(self) -> None:
-        """End now."""
 
 
 # In the master.

@@ -27,7 +27,7 @@ import actors
 from actors import Await, Settings, Submit, System
 from actors.errors import Draining
 from actors.handlers import Function
-from api import serving
+from api import server, serving
 from api.serving import Serving
 from tests import records
 from tests.jobs import LIMIT, echo
@@ -77,9 +77,9 @@ class FakeMaster:
     """A master that, as gunicorn's, calls its hook whenever the number of workers is set."""
 
     def __init__(self) -> None:
-        self.cfg: serving.Config = Options()
+        self.cfg: server.Config = Options()
         self.lines = Lines()
-        self.log: serving.GunicornLog = self.lines
+        self.log: server.GunicornLog = self.lines
         self.WORKERS: dict[int, Any] = {}
         self._num_workers: int | None = None
 
@@ -99,9 +99,9 @@ class FakeWorker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.options = Options()
-        self.cfg: serving.Config = self.options
+        self.cfg: server.Config = self.options
         self.lines = Lines()
-        self.log: serving.GunicornLog = self.lines
+        self.log: server.GunicornLog = self.lines
         self.loop = loop
         self.servers: list[asyncio.Server] = []
         self.sockets: list[Any] = [socket.create_server(("127.0.0.1", 0))]
@@ -141,8 +141,8 @@ class FakeWorker:
 
     def close(self) -> None:
         """End what it holds; may be called again."""
-        for server in self.servers:
-            server.close()
+        for accepting in self.servers:
+            accepting.close()
         self.loop.close()
         for listening in self.sockets:
             listening.close()

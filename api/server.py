@@ -1,0 +1,53 @@
+"""What Gofer uses of gunicorn, which has no types of its own."""
+
+import asyncio
+from typing import Any, Protocol
+
+
+class Config(Protocol):
+    """What Gofer reads of gunicorn's settings."""
+
+    workers: int
+    worker_class_str: str
+    preload_app: bool
+    max_requests: int
+    reuse_port: bool
+    graceful_timeout: int
+    backlog: int
+
+
+class GunicornLog(Protocol):
+    """Gunicorn's log."""
+
+    def error(self, message: str, *values: object) -> None:
+        """Log at ERROR."""
+
+    def warning(self, message: str, *values: object) -> None:
+        """Log at WARNING."""
+
+
+class Master(Protocol):
+    """What Gofer uses of gunicorn's master (its Arbiter)."""
+
+    cfg: Config
+    log: GunicornLog
+    num_workers: int
+    WORKERS: dict[int, Any]
+
+
+class Worker(Protocol):
+    """What Gofer uses of gunicorn's asgi worker."""
+
+    cfg: Config
+    log: GunicornLog
+    loop: asyncio.AbstractEventLoop
+    servers: list[asyncio.Server]
+    sockets: list[Any]
+    nr_conns: int
+    asgi: Any
+
+    def handle_exit_signal(self) -> None:
+        """End after the connections' next answers."""
+
+    def handle_quit_signal(self) -> None:
+        """End now."""
