@@ -1,21 +1,27 @@
 """The database file: how it is opened, and what is refused."""
 
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
 from actors import lifecycle
 from actors.errors import StorageFailed
+from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import ListJobs
-from actors.store.database import Database
+from actors.store import schema
+from actors.store.database import EPOCH, Database
 from actors.store.schema import FIRST_SCHEMA, MIGRATIONS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+#: The version of the schema that brought the order in which jobs finish.
+FINISH_ORDER = 4
 
 
 def pragma(database: Database, name: str) -> object:
@@ -112,6 +118,187 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_jobs(tmp_pat
     assert pragma(database, "user_version") == len(MIGRATIONS)
     (job,) = database.page(ListJobs())
     assert (job.id, database.interrupted()) == ("0000000000000007", [])
+    database.close()
+
+
+#: Jobs as every version of the schema has them; by when they finished, and then by id: 4, 2, 5, 3.
+JOBS_OF_OLD = """
+INSERT INTO jobs (
+    id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, payload
+) VALUES (1, 'email', 'pending', 0, 0, 0, NULL, NULL, NULL, '{}'),
+    (2, 'email', 'completed', 0, 1, 0, 1, 20, NULL, '{}'),
+    (3, 'report', 'failed', 0, 1, 0, 1, 30, NULL, '{}'),
+    (4, 'email', 'cancelled', 0, 0, 0, NULL, 10, 99, '{}'),
+    (5, 'report', 'completed', 0, 1, 0, 1, 20, NULL, '{}'),
+    (6, 'email', 'pending', 0, 0, 0, NULL, NULL, 99, '{}'),
+    (7, 'report', 'processing', 0, 1, 0, 1, NULL, NULL, '{}');
+"""
+
+
+def old_file(path: str, version: int) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        statements = "".join(MIGRATIONS[:version])
+        old.executescript(f"{statements} PRAGMA user_version = {version}; {JOBS_OF_OLD if version else ''}")
+
+
+def numbers(jobs: Iterable[Job]) -> list[int]:
+    return [int(job.id, 16) for job in jobs]
+
+
+@pytest.mark.parametrize("version", range(1, FINISH_ORDER))
+def test_a_file_of_each_older_version_is_brought_up_to_date_with_its_jobs(
+    tmp_path: Path, version: int
+) -> None:
+    path = str(tmp_path / "jobs.db")
+    old_file(path, version)
+    database = Database(path)
+    assert pragma(database, "user_version") == len(MIGRATIONS)
+    assert pragma(database, "integrity_check") == "ok"
+    assert database.counts == {"pending": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
+    assert numbers(database.page(ListJobs())) == [1, 2, 3, 4, 5, 6, 7]
+    assert numbers(database.page(ListJobs(Status.COMPLETED, "report"))) == [5]
+    assert numbers(database.immediate(after=FIRST_ID, limit=9)) == [1]
+    assert numbers(database.delayed(after=(EPOCH, FIRST_ID), limit=9)) == [6]
+    assert [int(job.id, 16) for job, _, _ in database.interrupted()] == [7]
+    (running,) = database.page(ListJobs(Status.PROCESSING))
+    database.update(running, lifecycle.completed(running, 1, Raw(b"1"), EPOCH))
+    for first in (4, 2, 5, 3, 7):
+        assert first in numbers(database.page(ListJobs()))
+        database.delete_oldest_finished(1)
+        assert first not in numbers(database.page(ListJobs()))
+    database.close()
+
+
+@pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+def test_a_migration_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    path = str(tmp_path / "jobs.db")
+    old_file(path, version)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        before = list(old.iterdump())
+    broken = f"{MIGRATIONS[version]} INSERT INTO jobs (id) VALUES (NULL);"
+    migrations = (*MIGRATIONS[:version], broken, *MIGRATIONS[version + 1 :])
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", migrations)
+        with pytest.raises(StorageFailed, match="NOT NULL"):
+            Database(path)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        assert list(old.iterdump()) == before
+        assert old.execute("PRAGMA user_version").fetchone() == (version,)
+    Database(path).close()
+
+
+def fill(database: Database, jobs: int, first: int = 1) -> None:
+    """Submit so many jobs: of three types, every fourth delayed, and in each status in turn."""
+    for number in range(first, first + jobs):
+        job = lifecycle.submitted(
+            f"{number:016x}", f"type {number % 3}", NOW, delay=60 if number % 4 == 0 else 0
+        )
+        claimed = lifecycle.claimed(job, NOW)
+        database.insert(job, Raw(b"{}"))
+        if number % 5 == 1:
+            database.update(job, lifecycle.cancelled(job, NOW))
+        if number % 5 > 1:
+            database.update(job, claimed)
+        if number % 5 == 3:
+            database.update(claimed, lifecycle.completed(claimed, 1, Raw(b"1"), NOW))
+        if number % 5 == 4:
+            database.update(claimed, lifecycle.failed(claimed, 1, "broken", NOW))
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("after", [None, 0, 31, 61])
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_each_page_holds_the_jobs_asked_for_in_order(
+    database: Database, order: Any, after: int | None, limit: int
+) -> None:
+    fill(database, 60)
+    everything = list(database.page(ListJobs()))
+    assert numbers(everything) == list(range(1, 61))
+    for status, job_type in itertools.product([None, *Status], [None, "type 1", "unknown"]):
+        expected = [
+            job
+            for job in everything[:: 1 if order == "oldest" else -1]
+            if (status in (None, job.status) and job_type in (None, job.type))
+            and (after is None or (int(job.id, 16) > after) is (order == "oldest"))
+            and int(job.id, 16) != after
+        ]
+        cursor = None if after is None else f"{after:016x}"
+        query = ListJobs(status, job_type, limit=limit, after=cursor, order=order)
+        assert list(database.page(query)) == expected[:limit]
+
+
+def test_delayed_jobs_are_read_by_when_they_are_due_and_then_by_id(database: Database) -> None:
+    seconds = [3, 1, 2, 1, 3, 2, 1]
+    for number, delay in enumerate(seconds, start=1):
+        job = lifecycle.submitted(f"{number:016x}", "email", NOW, delay=delay)
+        database.insert(job, Raw(b"{}"))
+    whole = database.delayed(after=(EPOCH, FIRST_ID), limit=100)
+    assert numbers(whole) == [2, 4, 7, 3, 6, 1, 5]
+    for place, job in enumerate(whole, start=1):
+        assert job.run_at is not None
+        for limit in (1, 2, 100):
+            page = database.delayed(after=(job.run_at, job.id), limit=limit)
+            assert page == whole[place : place + limit]
+
+
+def truth(database: Database) -> dict[str, int]:
+    """Return the counts as the jobs themselves have them."""
+    found = database._connection.execute("SELECT status, count(*) FROM jobs GROUP BY status").fetchall()
+    return {**dict.fromkeys(Status, 0), **dict(found)}
+
+
+@pytest.mark.parametrize("ends", list(itertools.product(["clean stop", "crash"], repeat=3)), ids="-".join)
+def test_the_counts_of_a_start_are_those_of_the_jobs_however_the_last_processes_ended(
+    tmp_path: Path, ends: tuple[str, ...]
+) -> None:
+    path = str(tmp_path / "jobs.db")
+    for number, end in enumerate(ends):
+        database = Database(path)
+        assert database.counts == truth(database)
+        fill(database, 10, first=1 + 100 * number)
+        database.commit()
+        fill(database, 7, first=50 + 100 * number)
+        database.rollback()
+        database.delete_oldest_finished(number)
+        database.commit()
+        assert database.counts == truth(database)
+        fill(database, 3, first=70 + 100 * number)
+        database.close(sound=end == "clean stop")
+    database = Database(path)
+    assert database._totals.are_left is (ends[-1] == "clean stop")
+    assert database.counts == truth(database)
+    assert sum(database.counts.values()) > 0
+    database.close()
+
+
+def test_the_counts_that_a_stop_left_are_taken_away_by_the_first_commit_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    database = Database(path)
+    fill(database, 5)
+    database.commit()
+    database.close(sound=True)
+    database = Database(path)
+    fill(database, 5, first=11)
+    database.rollback()
+    assert database._connection.execute("SELECT count(*) FROM totals").fetchone() == (len(Status),)
+    fill(database, 5, first=11)
+    database.commit()
+    assert database._connection.execute("SELECT count(*) FROM totals").fetchone() == (0,)
+    database.close()
+
+
+def test_a_stop_that_cannot_leave_the_counts_closes_and_the_next_start_counts(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    database = Database(path)
+    fill(database, 5)
+    database.commit()
+    database._connection.execute("PRAGMA query_only = TRUE")
+    database.close(sound=True)
+    database = Database(path)
+    assert not database._totals.are_left
+    assert database.counts == truth(database) == dict.fromkeys(Status, 1)
     database.close()
 
 

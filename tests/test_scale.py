@@ -1,5 +1,6 @@
 """What many stored jobs cost."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from msgspec import Raw
 from actors import lifecycle
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
-from actors.lifecycle import Status
-from actors.messages import ListJobs
+from actors.lifecycle import FIRST_ID, Status
+from actors.messages import ListJobs, RecoverCrashed
 from actors.opaque import encode
-from actors.store.database import Database
+from actors.store.backlog import LONG_AGO
+from actors.store.connection import connect
+from actors.store.database import Database, _from_time
 from actors.store.ledger import Ledger
+from tests.test_plans import FEW, FILL, Table, assert_costs_the_same
 
 TOP = Path(__file__).parent.parent
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -111,6 +115,64 @@ def test_a_page_costs_the_same_among_many_jobs_as_among_few(many: Database) -> N
     ):
         assert 0 < steps(many, query) <= 1.3 * steps(few, query)
     few.close()
+
+
+@pytest.fixture(scope="module")
+def due_at_once() -> Iterator[tuple[Table, Table]]:
+    """Tables whose delayed jobs are all due at the same time."""
+    few, many = Table(FEW), Table(100 * FEW)
+    for table in (few, many):
+        table.connection.execute(f"UPDATE jobs SET run_at = {_from_time(NOW)} WHERE run_at IS NOT NULL")
+    yield few, many
+    few.database.close()
+    many.database.close()
+
+
+@pytest.mark.parametrize("from_the_middle", [False, True])
+@pytest.mark.parametrize("due", [LONG_AGO, NOW])
+def test_a_page_of_jobs_that_are_due_at_once_reads_no_more_than_it_returns(
+    due_at_once: tuple[Table, Table], due: datetime, *, from_the_middle: bool
+) -> None:
+    def read(table: Table, database: Database) -> None:
+        after = (due, table.middle if from_the_middle else FIRST_ID)
+        assert len(database.delayed(after=after, limit=100)) == 100
+
+    assert_costs_the_same(due_at_once, read)
+
+
+def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Start on the file and recover; return the steps of SQLite's virtual machine for that."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    def counting(path: str) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_progress_handler(step, 1)
+        return connection
+
+    with monkeypatch.context() as patched:
+        patched.setattr("actors.store.database.connect", counting)
+        opened = Database(path)
+    Ledger(opened, Interrupts(), simulated(0), lambda: NOW).handle(RecoverCrashed())
+    opened.close(sound=True)
+    return count
+
+
+def test_a_start_after_a_clean_stop_costs_the_same_among_many_jobs_as_among_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    for size in (FEW, 100 * FEW):
+        path = str(tmp_path / f"{size}.db")
+        database = Database(path)
+        database._connection.execute(FILL.format(size=size))
+        database.close()
+        Database(path).close(sound=True)  # It counts, and leaves the counts.
+        steps.append(steps_of_a_start(path, monkeypatch))
+    assert 0 < steps[1] <= 1.3 * steps[0]
 
 
 def test_a_finished_job_takes_less_than_400_bytes_of_the_database(many: Database) -> None:

@@ -147,6 +147,26 @@ def test_an_unknown_id_is_not_found_whatever_it_looks_like(job_id: str) -> None:
     assert store.ask(Claim(job_id)) is None
 
 
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("after", ["", "nope", "8" + "0" * 15, "f" * 16, "A" * 16, "0" * 15 + "1\n"])
+def test_a_list_after_what_is_not_an_id_is_refused(after: str, order: Any) -> None:
+    store = Store()
+    store.ask(EMAIL)
+    with pytest.raises(JobNotFound, match=r"`after` is .*, which is not the id of a job"):
+        store.ask(ListJobs(after=after, order=order))
+
+
+def test_a_list_goes_on_after_a_job_that_was_deleted_since() -> None:
+    store = Store(keep_finished=1)
+    first, second, third = [store.ask(EMAIL).id for _ in range(3)]
+    for job_id in (first, second):
+        store.ask(Cancel(job_id))
+    with pytest.raises(JobNotFound):
+        store.ask(Get(first))
+    assert [job.id for job in store.ask(ListJobs(after=first))] == [second, third]
+    assert store.ask(ListJobs(after=first, order="newest")) == []
+
+
 def test_a_list_is_in_the_order_of_submission_and_can_be_walked() -> None:
     store = Store()
     ids = [store.ask(Submit("odd" if n % 2 else "even")).id for n in range(10)]
@@ -416,6 +436,30 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
         "failed": 0,
         "cancelled": 0,
     }
+
+
+def test_a_job_that_is_retried_finishes_anew_and_is_kept_as_the_last_that_did() -> None:
+    store = Store(keep_finished=2)
+    first, second, third = [store.ask(EMAIL).id for _ in range(3)]
+    store.ask(Cancel(first))
+    store.ask(Cancel(second))
+    store.ask(Retry(first))
+    store.ask(Cancel(first))
+    store.ask(Cancel(third))
+    assert [job.id for job in store.ask(ListJobs())] == [first, third]
+
+
+def test_what_finished_before_a_restart_is_deleted_before_what_finished_after_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    store = Store(path, keep_finished=2)
+    first, second, third = [store.ask(EMAIL).id for _ in range(3)]
+    store.ask(Cancel(third))
+    store.ask(Cancel(first))
+    store.database.close()
+    store = Store(path, keep_finished=2)
+    store.now -= timedelta(hours=1)
+    store.ask(Cancel(second))
+    assert [job.id for job in store.ask(ListJobs())] == [first, second]
 
 
 def failing(store: Store, job_id: str, attempt: int) -> Job:

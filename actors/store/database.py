@@ -148,7 +148,7 @@ class Database:
     def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Job]:
         """Return pending jobs with a `run_at`, by that and id, without payload."""
         run_at, job_id = after
-        values = (_from_time(run_at), _rowid(job_id), limit)
+        values = {"run_at": _from_time(run_at), "id": _rowid(job_id), "limit": limit}
         return [_job(row) for row in self._read(DELAYED, values)]
 
     def mark_unwanted(self, job_id: str) -> None:

@@ -22,10 +22,15 @@ BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
 BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"
 #: Pending jobs without a `run_at`, by id: after which one, and how many.
 IMMEDIATE: Final = f"{BY_STATUS} status = 'pending' AND {IS_DELAYED} = 0 AND id > ? ORDER BY id LIMIT ?"
-#: Pending jobs with a `run_at`, by that and id: after which, and how many.
-DELAYED: Final = (
+BY_RUN_AT: Final = (
     f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_run_at"
-    " WHERE status = 'pending' AND run_at IS NOT NULL AND (run_at, id) > (?, ?) ORDER BY run_at, id LIMIT ?"
+    " WHERE status = 'pending' AND run_at IS NOT NULL AND"
+)
+#: Pending jobs with a `run_at`, by that and id: after which, and how many. To compare both at once would
+#: read all that are due at the same time.
+DELAYED: Final = (
+    f"{BY_RUN_AT} run_at = :run_at AND id > :id UNION ALL {BY_RUN_AT} run_at > :run_at"
+    " ORDER BY run_at, id LIMIT :limit"
 )
 #: Jobs that are processing, each with its crashes so far, and whether its attempt is to be cancelled.
 PROCESSING: Final = (
