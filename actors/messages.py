@@ -36,7 +36,8 @@ class Ping(Message, frozen=True):
 class Submit(Message, frozen=True, forbid_unknown_fields=True):
     """Store a pending job and hand it to the channel; answered with the Job, without its payload.
 
-    Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored.
+    Raises InvalidJob, CapacityReached, Draining or StorageFailed, and then nothing was stored; only after an
+    OutcomeInDoubt that is unknown.
     """
 
     #: 1 to 255 printable characters.
@@ -95,8 +96,8 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
 class Cancel(Message, frozen=True):
     """Cancel a job: a pending one immediately, a processing one when its handler next yields.
 
-    Answered with the Job, which in the second case is still processing. Raises JobNotFound, or
-    IllegalMove if the job is finished.
+    Answered with the Job, which in the second case is still processing. Raises JobNotFound, StorageFailed,
+    or IllegalMove if the job is finished.
     """
 
     id: str
@@ -105,7 +106,7 @@ class Cancel(Message, frozen=True):
 class Retry(Message, frozen=True):
     """Make a failed or cancelled job pending again; answered with the Job.
 
-    Raises JobNotFound, CapacityReached, Draining, or IllegalMove if the job is neither.
+    Raises JobNotFound, CapacityReached, Draining, StorageFailed, or IllegalMove if the job is neither.
     """
 
     id: str

@@ -2,7 +2,7 @@
 
 Every msgspec.Raw in Gofer was made or checked here: it is UTF-8, well-formed and at most DEPTH levels deep.
 So the JobStore can keep it and HTTP can embed it without looking into it. What Python cannot hold (1e400,
-integers beyond its limit of digits) is an error only for who decodes it.
+integers beyond its limit of digits) is an error only for code that decodes it.
 """
 
 import math
@@ -77,7 +77,8 @@ def parsed(raw: Raw) -> Raw:
 def decode(raw: Raw, decoder: msgspec.json.Decoder[Any] = ANY) -> Any:
     """Return the JSON as a value of Python's, of the decoder's type.
 
-    Raises msgspec.ValidationError if it does not fit, also if it holds a number that Python cannot hold.
+    Raises msgspec.ValidationError if it does not fit, even if only because it holds a number that Python
+    cannot hold.
     """
     try:
         return decoder.decode(raw)

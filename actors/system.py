@@ -54,7 +54,7 @@ class System:
         self._ending: list[threading.Thread] = []
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
-        #: For who has validated a Submit already, as HTTP does.
+        #: For callers that have already validated a Submit, such as HTTP.
         self.unchecked_store = self._start_store(settings)
         self.store = CheckingRef(self.unchecked_store, self.validation)
         # Its first message, so that the first page of the backlog holds what is recovered, in order.

@@ -1,7 +1,7 @@
 """Validation: whether there is a handler for a job, and whether its payload fits that handler.
 
-It runs with whoever submits, never in the JobStore's thread: in Python in the asker's own thread, over HTTP
-on the event loop. Only a model that runs code of its own, which could hold up every other request, is
+It runs on the submitter's side, never in the JobStore's thread: in Python in the asker's own thread, over
+HTTP on the event loop. Only a model that runs code of its own, which could hold up every other request, is
 validated in a small pool of threads, which the wiring stops.
 """
 
@@ -64,7 +64,7 @@ class CheckingRef(pykka.ActorRef[Any]):
             return reply
         try:
             return reply.get(timeout=timeout)
-        except pykka.Timeout:  # Nobody can ask this reply again.
+        except pykka.Timeout:  # This reply cannot be asked again.
             assert isinstance(reply, Reply)
             raise reply.give_up(f"no answer within {timeout} seconds") from None
 

@@ -14,8 +14,8 @@ ANSWER_LIMIT: Final = 5.0
 async def ask(actor: pykka.ActorRef[Any], message: Message) -> Any:
     """Send the message and return the answer, without blocking the event loop.
 
-    Raises what the actor raises, ActorDeadError if it has stopped, or Unanswered: then the message is not
-    handled any more, or (OutcomeUnknown) it was begun, and what it does may still happen.
+    Raises what the actor raises, ActorDeadError if it has stopped, or Unanswered: then the message will not
+    be handled, or (OutcomeUnknown) it was begun, and what it does may still happen.
     """
     name = actor.actor_class.__name__
     try:

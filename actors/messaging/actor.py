@@ -27,7 +27,7 @@ class Actor(pykka.ThreadingActor):
         self.actor_inbox.open(self.actor_stopped, channel)
 
     def on_start(self) -> None:
-        """Note the thread, so that whoever stops the actor can wait for its end."""
+        """Note the thread, so that the code that stops the actor can wait for its end."""
         self.actor_inbox.thread = threading.current_thread()
 
     def on_receive(self, message: Any) -> Any:

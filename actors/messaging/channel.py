@@ -101,7 +101,7 @@ class Channel:
                 item = (self._monotonic() + delay, next(self._order), message, at)
                 heapq.heappush(self._delayed, item)
                 if self._delayed[0] is item:
-                    self._timing = None  # Whoever times the next message so far would wake too late for it.
+                    self._timing = None  # The receiver that times the next message would wake too late.
                     self._wake_one()
 
     def receive(self, own: deque[T]) -> T | Message:

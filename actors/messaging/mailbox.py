@@ -36,7 +36,7 @@ class Envelope(Protocol):
 
 
 class Delivery:
-    """An envelope around a message from the channel, to which nobody expects an answer."""
+    """An envelope around a message from the channel, which needs no answer."""
 
     __slots__ = ("message", "reply_to")
 

@@ -49,7 +49,7 @@ class Reply(pykka.Future[T]):
         self._awaiting: list[tuple[Loop, Waiter]] = []
         self._is_derived = False
         self._has_begun = False
-        #: Whether nobody waits for the answer any longer.
+        #: Whether no asker is waiting for the answer any longer.
         self.is_given_up = False
 
     @property
@@ -167,7 +167,7 @@ class Held:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether nobody waits for the answer any longer."""
+        """Whether no asker is waiting for the answer any longer."""
         return self._reply is not None and self._reply.is_given_up
 
     def bind(self, reply: Reply[Any]) -> None:

@@ -94,7 +94,7 @@ def give_last(entries: list[Entry], failure: StorageFailed) -> None:
 
 
 def give(entries: list[Entry]) -> None:
-    """Answer every asker, and only then wake those that wait on an event loop, all at once."""
+    """Answer every asker, and only then wake those that wait on an event loop, all together."""
     waiting = [waiter for entry in entries for waiter in entry.settle(entry.answer, entry.refusal)]
     if waiting:
         wake(waiting)

@@ -135,7 +135,7 @@ class Database:
         return self._last_read
 
     def page(self, query: ListJobs) -> Iterator[Job]:
-        """Yield the jobs asked for, without payload and result. Raises JobNotFound if `after` is no id."""
+        """Yield the jobs asked for, without payload and result. Raises JobNotFound for a wrong `after`."""
         after = None if query.after is None else _rowid(query.after)
         if after == NO_ROW:
             raise JobNotFound(f"`after` is {query.after!r}, which is not the id of a job")

@@ -1,4 +1,4 @@
-"""Who owns a database file: one process at a time, by a lock on a file beside it."""
+"""Who owns a database file: one process at a time, by a lock on a file next to it."""
 
 import contextlib
 import fcntl
@@ -17,18 +17,19 @@ NOTE: Final = b"to be checked\n"
 class Ownership:
     """An exclusive lock on `<database>-lock`, which is never deleted and names its owner's process id.
 
-    SQLite's own lock does not do: it is lost when anybody in the process closes the file, and who waits
-    for it polls. This one ends with the process, whatever ends that. A forked child lets go of it.
+    SQLite's own lock does not do: it is lost when any code in the process closes the file, and a waiter
+    polls. This one ends with the process, whatever ends that. A forked child lets go of it.
     """
 
     def __init__(self, database: str, *, wait: bool) -> None:
         """Take the lock; with `wait`, block until its owner is gone, which costs no CPU.
 
-        Raises StorageFailed, at once, if there is an owner and `wait` is false, or if no file can be made.
+        Raises StorageFailed, immediately, if there is an owner and `wait` is false, or if no file can be
+        made.
         """
         path = os.path.realpath(database)
         try:
-            if os.path.isdir(path):  # noqa: PTH112 - and no lock is left beside it
+            if os.path.isdir(path):  # noqa: PTH112 - and no lock is left next to it
                 raise IsADirectoryError("it is a directory")
             self._file: int | None = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -42,7 +43,7 @@ class Ownership:
         #: Whether the last owner left a note that the database may be damaged.
         self.is_suspect = NOTE in os.pread(self._file, 100, 0)
         with contextlib.suppress(OSError):  # On a full disk it says nothing; it is a lock all the same.
-            # In one write of one length, so that who looks never sees none, or half of one.
+            # In one write of one length, so that a reader never sees none, or half of one.
             os.pwrite(self._file, _text(), 0)
 
     def trust(self) -> None:

@@ -45,10 +45,9 @@ class Awaits:
     def _sweep(self) -> None:
         # At twice what was left: so each Await is looked at about once, however many there are.
         left = [entry for entry in self.take_all() if not entry.is_given_up]
-        for entry in left:
-            self._entries.setdefault(entry.message.id, []).append(entry)
-        self._count = len(left)
         self._sweep_at = max(SWEEP, 2 * len(left))
+        for entry in left:
+            self.add(entry)
 
 
 class Kept:
