@@ -38,7 +38,7 @@ class IllegalMove(GoferError):
 
 
 class StorageFailed(GoferError):
-    """The database could not be opened, read or written; nothing was stored, except as OutcomeInDoubt says."""
+    """The database could not be opened, read or written; nothing was stored, unless a subclass says so."""
 
 
 class OutcomeInDoubt(StorageFailed):
