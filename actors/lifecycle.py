@@ -83,6 +83,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return UNSET if self.raw_payload is UNSET else opaque.decode(self.raw_payload)
 
     @property
+    def payload_size(self) -> int:
+        """Bytes of the payload that the job carries; 0 if it carries none."""
+        return 0 if self.raw_payload is UNSET else len(self.raw_payload)
+
+    @property
     def result(self) -> Any:
         """The result in plain Python, as `payload`."""
         return UNSET if self.raw_result is UNSET else opaque.decode(self.raw_result)

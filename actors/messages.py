@@ -195,6 +195,10 @@ class Drain(Message, frozen=True):
 # To the JobStore, from itself.
 
 
+class DeleteExpired(Message, frozen=True):
+    """Delete some of the jobs that finished too long ago; tells whether more may be left."""
+
+
 class Resume(Message, frozen=True):
     """Try again what could not be stored."""
 

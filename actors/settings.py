@@ -1,12 +1,20 @@
 """The settings, read once from the environment."""
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from actors.errors import SettingError
+
+MIB: Final = 1024 * 1024
+#: What a size is written in, besides plain bytes.
+UNITS: Final = {"KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
+BYTES: Final = "a number of bytes, such as 1048576, 512KiB, 256MiB or 1GiB"
+#: Seconds that finished jobs may be kept: a hundred years.
+LONGEST_KEPT: Final = 100 * 365 * 86400
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +25,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: Annotated[str, Meta(min_length=1, description="the path of a file, or :memory:")] = ":memory:"
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")] = 1
     capacity: Annotated[int, Meta(ge=1, description="a whole number of pending jobs, at least 1")] = 10_000
+    capacity_bytes: Annotated[int, Meta(ge=1, description=f"{BYTES}, at least 1")] = 256 * MIB
+    capacity_delayed: Annotated[
+        int, Meta(ge=1, description="a whole number of pending jobs that are delayed, at least 1")
+    ] = 100_000
     handlers: Annotated[
         Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None,
         Meta(description="module:mapping, such as examples.words:handlers"),
@@ -35,6 +47,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_finished: Annotated[
         int, Meta(ge=0, description="a whole number of finished jobs, or 0 to keep all")
     ] = 100_000
+    keep_failed: Annotated[int, Meta(ge=0, description="a whole number of failed jobs, or 0 to keep all")] = (
+        10_000
+    )
+    keep_bytes: Annotated[int, Meta(ge=0, description=f"{BYTES}, or 0 for no limit")] = 256 * MIB
+    keep_seconds: Annotated[
+        float, Meta(ge=0, le=LONGEST_KEPT, description="a number of seconds, or 0 for no limit")
+    ] = 0.0
     log: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="DEBUG, INFO, WARNING or ERROR"),
@@ -68,8 +87,14 @@ def variable(field: str) -> str:
 
 def _value(name: str, field: str, text: str) -> Any:
     kind = get_type_hints(Settings, include_extras=True)[field]
+    allowed = kind.__metadata__[0].description
     try:
-        return msgspec.convert(text, kind, strict=False)
+        return msgspec.convert(_in_bytes(text) if BYTES in allowed else text, kind, strict=False)
     except msgspec.ValidationError:
-        allowed = kind.__metadata__[0].description
         raise SettingError(f"{name} is {text!r}; it must be {allowed}") from None
+
+
+def _in_bytes(text: str) -> str:
+    """Return a size with a unit as a plain number; any other text as it is."""
+    found = re.fullmatch(r"([0-9]+) ?([KMG]iB)", text, re.ASCII)
+    return str(int(found[1]) * UNITS[found[2]]) if found else text

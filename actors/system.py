@@ -111,16 +111,7 @@ class System:
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = _database(settings.database, self._ownership)
         try:
-            ledger = Ledger(
-                database,
-                self.interrupts,
-                self._handlers,
-                _now,
-                capacity=settings.capacity,
-                keep_finished=settings.keep_finished,
-                max_retries=settings.max_retries,
-                at_most_once=settings.on_crash == "fail",
-            )
+            ledger = Ledger(database, self.interrupts, self._handlers, settings, _now)
         except Exception as error:
             database.close()
             raise StorageFailed(f"the database {settings.database!r} cannot be opened: {error}") from error

@@ -17,10 +17,12 @@ from actors.messages import (
 from actors.messaging.channel import Channel
 from actors.messaging.mailbox import Delivery
 from actors.messaging.reply import Reply
+from actors.settings import Settings
 from actors.store.backlog import Backlog
 from actors.store.database import Database
 from actors.store.jobstore import JobStore
 from actors.store.ledger import Ledger
+from actors.store.schema import COUNTED
 from actors.store.vitals import Vitals
 
 EMAIL = Submit("email", {"to": "user@example.com"})
@@ -39,8 +41,10 @@ class Store:
         self.database.commit = self.commit  # type: ignore[method-assign]
         self.channel = Channel(monotonic=self.seconds)
         self.interrupts = Interrupts()
-        options = {"handlers": simulated(0), "now": lambda: self.now, "chance": lambda: 1.0, **options}
-        self.ledger = Ledger(self.database, self.interrupts, **options)
+        handlers, chance = options.pop("handlers", simulated(0)), options.pop("chance", lambda: 1.0)
+        self.ledger = Ledger(
+            self.database, self.interrupts, handlers, Settings(**options), lambda: self.now, chance=chance
+        )
         self.actor = JobStore(
             self.ledger, Backlog(self.database, self.channel, lambda: self.now), Vitals(), ended=ended
         )
@@ -115,6 +119,17 @@ class Store:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return lambda: connection.execute("PRAGMA max_page_count = 1073741823")
+
+
+def assert_totals(database: Database) -> None:
+    """See that the totals are those of the jobs in the table."""
+    columns = ", ".join(COUNTED.values())
+    found = database._read(f"SELECT {columns} FROM jobs", ()).fetchone()
+    totals = database.totals
+    assert dict(zip(COUNTED, found, strict=True)) == {
+        **{f"{kind}_jobs": number for kind, number in totals.jobs.items()},
+        **{f"{kind}_bytes": size for kind, size in totals.bytes.items()},
+    }
 
 
 def failure(code: int) -> sqlite3.Error:

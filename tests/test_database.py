@@ -13,11 +13,12 @@ from msgspec import Raw
 
 from actors import lifecycle
 from actors.errors import StorageFailed
-from actors.lifecycle import FIRST_ID, Job, Status
+from actors.lifecycle import FINISHED, FIRST_ID, Job, Status
 from actors.messages import ListJobs
 from actors.store import schema
 from actors.store.database import EPOCH, Database
 from actors.store.schema import FIRST_SCHEMA, MIGRATIONS
+from tests.calling import assert_totals
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 #: The version of the schema that brought the order in which jobs finish.
@@ -154,18 +155,27 @@ def test_a_file_of_each_older_version_is_brought_up_to_date_with_its_jobs(
     database = Database(path)
     assert pragma(database, "user_version") == len(MIGRATIONS)
     assert pragma(database, "integrity_check") == "ok"
-    assert database.counts == {"pending": 2, "processing": 1, "completed": 2, "failed": 1, "cancelled": 1}
+    assert_totals(database)
+    assert database.totals.jobs == {
+        "pending": 1,
+        "delayed": 1,
+        "processing": 1,
+        "completed": 2,
+        "failed": 1,
+        "cancelled": 1,
+    }
     assert numbers(database.page(ListJobs())) == [1, 2, 3, 4, 5, 6, 7]
     assert numbers(database.page(ListJobs(Status.COMPLETED, "report"))) == [5]
     assert numbers(database.immediate(after=FIRST_ID, limit=9)) == [1]
     assert numbers(database.delayed(after=(EPOCH, FIRST_ID), limit=9)) == [6]
-    assert [int(job.id, 16) for job, _, _ in database.interrupted()] == [7]
+    assert [int(job.id, 16) for job, _, _, _ in database.interrupted()] == [7]
     (running,) = database.page(ListJobs(Status.PROCESSING))
-    database.update(running, lifecycle.completed(running, 1, Raw(b"1"), EPOCH))
+    database.update(running, lifecycle.completed(running, 1, Raw(b"1"), EPOCH), payload=2)
     for first in (4, 2, 5, 3, 7):
         assert first in numbers(database.page(ListJobs()))
-        database.delete_oldest_finished(1)
+        assert database.delete_oldest(1, failed=first == 3) == 1
         assert first not in numbers(database.page(ListJobs()))
+    assert_totals(database)
     database.close()
 
 
@@ -198,13 +208,13 @@ def fill(database: Database, jobs: int, first: int = 1) -> None:
         claimed = lifecycle.claimed(job, NOW)
         database.insert(job, Raw(b"{}"))
         if number % 5 == 1:
-            database.update(job, lifecycle.cancelled(job, NOW))
+            database.update(job, lifecycle.cancelled(job, NOW), payload=2)
         if number % 5 > 1:
-            database.update(job, claimed)
+            database.update(job, claimed, payload=2)
         if number % 5 == 3:
-            database.update(claimed, lifecycle.completed(claimed, 1, Raw(b"1"), NOW))
+            database.update(claimed, lifecycle.completed(claimed, 1, Raw(b"1"), NOW), payload=2)
         if number % 5 == 4:
-            database.update(claimed, lifecycle.failed(claimed, 1, "broken", NOW))
+            database.update(claimed, lifecycle.failed(claimed, 1, "broken", NOW), payload=2)
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -243,63 +253,50 @@ def test_delayed_jobs_are_read_by_when_they_are_due_and_then_by_id(database: Dat
             assert page == whole[place : place + limit]
 
 
-def truth(database: Database) -> dict[str, int]:
-    """Return the counts as the jobs themselves have them."""
-    found = database._connection.execute("SELECT status, count(*) FROM jobs GROUP BY status").fetchall()
-    return {**dict.fromkeys(Status, 0), **dict(found)}
-
-
-@pytest.mark.parametrize("ends", list(itertools.product(["clean stop", "crash"], repeat=3)), ids="-".join)
-def test_the_counts_of_a_start_are_those_of_the_jobs_however_the_last_processes_ended(
-    tmp_path: Path, ends: tuple[str, ...]
+@pytest.mark.parametrize("commits", list(itertools.product([True, False], repeat=3)))
+def test_the_totals_of_a_start_are_those_of_the_last_commit_however_the_process_ended(
+    tmp_path: Path, commits: tuple[bool, ...]
 ) -> None:
     path = str(tmp_path / "jobs.db")
-    for number, end in enumerate(ends):
+    for number, commits_at_the_end in enumerate(commits):
         database = Database(path)
-        assert database.counts == truth(database)
+        assert_totals(database)
         fill(database, 10, first=1 + 100 * number)
+        assert_totals(database)
         database.commit()
         fill(database, 7, first=50 + 100 * number)
         database.rollback()
-        database.delete_oldest_finished(number)
+        assert_totals(database)
+        database.delete_oldest(number, failed=False)
+        database.delete_oldest(number, failed=True)
         database.commit()
-        assert database.counts == truth(database)
         fill(database, 3, first=70 + 100 * number)
-        database.close(sound=end == "clean stop")
+        if commits_at_the_end:
+            database.commit()
+        database.close()
     database = Database(path)
-    assert database._totals.are_left is (ends[-1] == "clean stop")
-    assert database.counts == truth(database)
-    assert sum(database.counts.values()) > 0
+    assert_totals(database)
+    assert database.totals.finish >= sum(database.totals.jobs[status] for status in FINISHED) > 0
     database.close()
 
 
-def test_the_counts_that_a_stop_left_are_taken_away_by_the_first_commit_alone(tmp_path: Path) -> None:
-    path = str(tmp_path / "jobs.db")
-    database = Database(path)
-    fill(database, 5)
-    database.commit()
-    database.close(sound=True)
-    database = Database(path)
-    fill(database, 5, first=11)
-    database.rollback()
-    assert database._connection.execute("SELECT count(*) FROM totals").fetchone() == (len(Status),)
-    fill(database, 5, first=11)
-    database.commit()
-    assert database._connection.execute("SELECT count(*) FROM totals").fetchone() == (0,)
-    database.close()
-
-
-def test_a_stop_that_cannot_leave_the_counts_closes_and_the_next_start_counts(tmp_path: Path) -> None:
-    path = str(tmp_path / "jobs.db")
-    database = Database(path)
-    fill(database, 5)
-    database.commit()
-    database._connection.execute("PRAGMA query_only = TRUE")
-    database.close(sound=True)
-    database = Database(path)
-    assert not database._totals.are_left
-    assert database.counts == truth(database) == dict.fromkeys(Status, 1)
-    database.close()
+def test_the_bytes_of_a_job_are_those_of_payload_result_and_error(database: Database) -> None:
+    job = lifecycle.submitted("00000000000000aa", "email", NOW, max_retries=1)
+    database.insert(job, Raw(b'"0123456789"'))
+    assert database.totals.bytes["pending"] == 12
+    claimed = lifecycle.claimed(job, NOW)
+    database.update(job, claimed, payload=12)
+    assert database.totals.bytes["processing"] == 12
+    failed = lifecycle.backed_off(claimed, 1, "h\u00f6chst \0", NOW, 1)
+    database.update(claimed, failed, payload=12)
+    assert database.totals.bytes["delayed"] == 12 + 9
+    again = lifecycle.claimed(failed, NOW)
+    database.update(failed, again, payload=12)
+    database.update(again, lifecycle.completed(again, 2, Raw(b"[1]"), NOW), payload=12)
+    assert database.totals.bytes["completed"] == 12 + 9 + 3
+    assert_totals(database)
+    database.delete_oldest(1, failed=False)
+    assert set(database.totals.bytes.values()) == {0}
 
 
 def test_a_check_finds_a_damaged_file(tmp_path: Path) -> None:
@@ -332,5 +329,5 @@ def test_a_job_is_read_again_once_it_may_have_changed(database: Database) -> Non
     done = lifecycle.completed(claimed, 1, Raw(b"1"), NOW)
     database.update(claimed, done)
     assert database.get(job.id) == done
-    database.delete_oldest_finished(1)
+    database.delete_oldest(1, failed=False)
     assert database.get(job.id) is None

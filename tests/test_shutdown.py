@@ -229,9 +229,9 @@ def test_jobs_that_outlive_the_grace_are_given_back_in_memory_too(monkeypatch: p
     left: list[tuple[str, int]] = []
     close = Database.close
 
-    def look_and_close(database: Database, *, sound: bool = False) -> None:
+    def look_and_close(database: Database) -> None:
         left.extend((job.status, job.attempts) for job in database.page(ListJobs()))
-        close(database, sound=sound)
+        close(database)
 
     monkeypatch.setattr(Database, "close", look_and_close)
     system = start(Settings(simulated_seconds=600, workers=8))

@@ -44,7 +44,7 @@ from actors.messages import (
 from actors.store.backlog import AGAIN, PAGE
 from actors.store.batch import BATCH
 from actors.work.worker import Worker
-from tests.calling import EMAIL, Store, failure, is_answered
+from tests.calling import EMAIL, Store, assert_totals, failure, is_answered
 
 NUMBERS, ATTEMPTS = st.integers(0, 50), st.integers(1, 4)
 
@@ -431,6 +431,7 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
     assert [job.id for job in store.ask(ListJobs())] == ids[5:]
     assert store.ledger.counts == {
         "pending": 2,
+        "delayed": 0,
         "processing": 0,
         "completed": 3,
         "failed": 0,
@@ -616,7 +617,7 @@ def test_a_job_that_runs_at_three_crashes_in_a_row_fails_so_that_it_cannot_crash
 
 
 def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
-    store = Store(at_most_once=True)
+    store = Store(on_crash="fail")
     job_id = store.ask(Submit("email", max_retries=9)).id
     store.ask(Claim(job_id))
     store.crash()
@@ -671,7 +672,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store(capacity=5, keep_finished=0)
+        self.store = Store(capacity=5, capacity_delayed=5, keep_finished=0)
         self.model: dict[str, Model] = {}
 
     def does(self, message: Any) -> bool:
@@ -684,8 +685,9 @@ class Histories(RuleBasedStateMachine):
         job_id = sorted(self.model)[number % len(self.model)] if self.model else "0" * 16
         return job_id, self.model.get(job_id, Model(Status.COMPLETED))
 
-    def is_full(self) -> bool:
-        return sum(job.status is Status.PENDING for job in self.model.values()) >= 5
+    def is_full(self, *, delayed: bool = False) -> bool:
+        pending = [job for job in self.model.values() if job.status is Status.PENDING]
+        return sum((job.due > 0) is delayed for job in pending) >= 5
 
     def end(self, number: int, attempt: int, message: type[Any], *content: str) -> None:
         """End an attempt, perhaps one that is not running."""
@@ -708,14 +710,15 @@ class Histories(RuleBasedStateMachine):
 
     @rule(retries=st.integers(0, 2), delay=st.sampled_from([0.0, 5.0]))
     def submit(self, retries: int, delay: float) -> None:
-        is_full = self.is_full()
+        is_full = self.is_full(delayed=delay > 0)
         try:
             job: Job = self.store.ask(Submit("email", max_retries=retries, delay=delay))
         except CapacityReached:
             assert is_full
         else:
             assert not is_full
-            self.model[job.id] = Model(Status.PENDING, max_retries=retries, due=self.store.seconds() + delay)
+            due = self.store.seconds() + delay if delay else 0
+            self.model[job.id] = Model(Status.PENDING, max_retries=retries, due=due)
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
@@ -727,7 +730,7 @@ class Histories(RuleBasedStateMachine):
         is_legal = job.status is Status.PENDING and job.due <= self.store.seconds()
         assert self.does(Claim(job_id)) is is_legal
         if is_legal:
-            self.model[job_id] = job._replace(status=Status.PROCESSING, attempts=job.attempts + 1)
+            self.model[job_id] = job._replace(status=Status.PROCESSING, attempts=job.attempts + 1, due=0)
 
     @rule(number=NUMBERS, attempt=ATTEMPTS)
     def complete(self, number: int, attempt: int) -> None:
@@ -794,8 +797,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_agree(self) -> None:
-        for status, count in self.store.ledger.counts.items():
-            assert count == sum(status is job.status for job in self.model.values())
+        assert_totals(self.store.database)
 
 
 TestHistories = Histories.TestCase

@@ -1,6 +1,5 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
-import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,8 @@ from actors.errors import JobNotFound, OutcomeInDoubt, StorageFailed
 from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.connection import connect, verify
-from actors.store.pages import DELAYED, IMMEDIATE, LAST_FINISH, PROCESSING, WHOLE, listed
-from actors.store.totals import Totals
+from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, WHOLE, listed
+from actors.store.totals import Totals, kind
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
 MOST_ROWS: Final = 256
@@ -23,6 +22,8 @@ MOST_ROWS: Final = 256
 NO_ROW: Final = -1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+#: A time after all others, in microseconds.
+END_OF_TIME: Final = 2**63 - 1
 
 
 class Database:
@@ -37,14 +38,11 @@ class Database:
         self._inserts: list[tuple[Any, ...]] = []
         self._connection = connect(path)
         try:
-            self._totals = Totals(self._connection)
-            #: The number of the last finish; a rollback leaves a gap, which does not matter.
-            self._finish: int = self._read(LAST_FINISH, ()).fetchone()[0]
+            #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
+            self.totals = Totals(self._connection, are_kept=path != ":memory:")
         except Exception as error:
             self._connection.close()
             raise StorageFailed(f"the database {path!r} cannot be opened: {error}") from error
-        #: How many jobs have each status, including what is not committed yet.
-        self.counts = self._totals.counts
         #: The job that `get` returned last, unless it may have changed since. No other connection writes.
         self._last_read: Job | None = None
 
@@ -57,50 +55,42 @@ class Database:
         self._insert()
         if not self._connection.in_transaction:
             return False
-        if self._totals.are_left:
-            self._totals.withdraw()
+        self.totals.write()
         try:
             self._connection.execute("COMMIT")
         except MemoryError:
             if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
                 raise OutcomeInDoubt("out of memory during a commit") from None
             raise
-        self._totals.are_left = False
-        self._totals.durable = self.counts.copy()
+        self.totals.committed()
         return True
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
         self._last_read = None
         self._inserts.clear()
-        self._totals.rollback()
+        self.totals.rollback()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def close(self, *, sound: bool = False) -> None:
-        """Close; what was not committed is lost. Leave the totals to the next start if they are `sound`."""
-        try:
-            if sound:
-                with contextlib.suppress(sqlite3.Error):  # Without them, as on a full disk, it counts.
-                    self.rollback()
-                    self._totals.save()
-        finally:
-            self._connection.close()
+    def close(self) -> None:
+        """Close; what was not committed is lost."""
+        self._connection.close()
 
     def insert(self, job: Job, payload: Raw) -> None:
         """Add a job that was just submitted, with its payload."""
         self._inserts.append(_inserted(job, payload))
-        self.counts[job.status] += 1
+        self.totals.add(kind(job), len(payload))
 
-    def update(self, before: Job, after: Job, *, crashes: int | None = 0) -> int:
-        """Write a move, guarded by the status and attempt that the job had before it.
+    def update(self, before: Job, after: Job, *, payload: int | None = None, crashes: int | None = 0) -> int:
+        """Write a move, guarded by the status and attempt that the job had before; return the row's bytes.
 
-        `crashes` is in how many crashes in a row an attempt was running; None leaves it. Return the
-        result's size.
+        `payload` is the bytes of the job's payload, if `before` does not carry it. `crashes` is in how many
+        crashes in a row an attempt was running; None leaves it.
         """
         if self._last_read is not None and self._last_read.id == before.id:
             self._last_read = None
-        self._finish += after.finished_at is not None
+        self.totals.finish += after.finished_at is not None
         result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
@@ -114,7 +104,7 @@ class Database:
                 _from_time(after.run_at),
                 after.last_error,
                 None if result is None else result.decode(),
-                None if after.finished_at is None else self._finish,
+                None if after.finished_at is None else self.totals.finish,
                 crashes,
                 int(before.id, 16),
                 before.status,
@@ -123,9 +113,11 @@ class Database:
         )
         if changed.rowcount != 1:
             raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
-        self.counts[before.status] -= 1
-        self.counts[after.status] += 1
-        return 0 if result is None else len(result)
+        payload = before.payload_size if payload is None else payload
+        size = payload + _kept(after)
+        self.totals.add(kind(before), -payload - _kept(before), -1)
+        self.totals.add(kind(after), size)
+        return size
 
     def get(self, job_id: str) -> Job | None:
         """Return the whole job: the same object until it changes or another is read, as clients poll."""
@@ -155,26 +147,27 @@ class Database:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""
         self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (_rowid(job_id),))
 
-    def interrupted(self) -> list[tuple[Job, int, bool]]:
-        """Return the jobs that are processing, each with its crashes so far, and whether it is unwanted."""
+    def interrupted(self) -> list[tuple[Job, int, int, bool]]:
+        """Return the jobs that are processing, each with its bytes of payload, crashes, and if unwanted."""
         found = self._read(PROCESSING, ()).fetchall()
-        return [(_job(row), crashes, bool(is_unwanted)) for crashes, is_unwanted, *row in found]
+        return [(_job(row), payload, crashes, bool(unwanted)) for payload, crashes, unwanted, *row in found]
 
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
         (highest,) = self._read("SELECT max(id) FROM jobs", ()).fetchone()
         return FIRST_ID if highest is None else f"{highest:016x}"
 
-    def delete_oldest_finished(self, limit: int) -> None:
-        """Delete the jobs that finished first, at most `limit`."""
-        deleted = self._write(
-            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_by_finish"
-            " WHERE finish IS NOT NULL ORDER BY finish LIMIT ?) RETURNING status",
-            (limit,),
-        )
+    def delete_oldest(self, limit: int, *, failed: bool, by: datetime | None = None) -> int:
+        """Delete the jobs that finished first, failed ones or others, at most `limit`; return how many.
+
+        With `by`, only those that finished by then.
+        """
+        last = END_OF_TIME if by is None else _from_time(by)
+        deleted = self._write(DELETE_OLDEST, (failed, limit, last)).fetchall()
         self._last_read = None
-        for (status,) in deleted.fetchall():
-            self.counts[Status(status)] -= 1
+        for status, size in deleted:
+            self.totals.add(status, -size, -1)
+        return len(deleted)
 
     def _insert(self) -> None:
         # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
@@ -224,6 +217,12 @@ def _job(row: Sequence[Any]) -> Job:
         raw_payload=UNSET if payload is None else Raw(payload),
         raw_result=UNSET if result is None else Raw(result),
     )
+
+
+def _kept(job: Job) -> int:
+    """Return the bytes that a job keeps besides its payload, as SIZE counts them."""
+    result = 0 if job.raw_result is UNSET else len(job.raw_result)
+    return result if job.last_error is None else result + len(job.last_error.encode())
 
 
 def _inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from actors import log
 from actors.errors import GoferError
-from actors.lifecycle import FINISHED, Job, Status
-from actors.messages import Await, Claim, Drain, Get, Outcome, Resume
+from actors.lifecycle import FINISHED, Job
+from actors.messages import Await, Claim, DeleteExpired, Drain, Get, Outcome, Resume
 from actors.messaging import Actor
 from actors.store import faults
 from actors.store.backlog import Backlog
@@ -19,6 +19,9 @@ from actors.store.waiting import Awaits, Kept
 
 #: Seconds after which a message that could not be stored is tried again.
 STORAGE_RETRY: Final = 0.5
+#: Seconds between two looks for jobs that finished too long ago, and after one that left some.
+EXPIRE: Final = 1.0
+EXPIRE_AGAIN: Final = 0.05
 #: Messages that bring back what waits in the JobStore, which is handled before them; their answer is None.
 BRING_BACK: Final = (Drain, Resume)
 
@@ -52,6 +55,12 @@ class JobStore(Actor):
         self._vitals = vitals
         self._failure: BaseException | None = None
 
+    def on_start(self) -> None:
+        """Begin to look for jobs that finished too long ago."""
+        super().on_start()
+        if self._ledger.expires:
+            self.actor_inbox.remind(DeleteExpired(), EXPIRE)
+
     def on_receive(self, message: Any) -> Any:
         """Handle the message, hold its answer, and commit if nothing more is there to share the commit."""
         entry = Entry(message)
@@ -62,6 +71,8 @@ class JobStore(Actor):
             self._handle(entry)
             if self._batch.gather(self.actor_inbox, self._ledger.changes.bytes):
                 self._commit()
+            if isinstance(message, DeleteExpired):
+                self.actor_inbox.remind(message, EXPIRE_AGAIN if entry.answer else EXPIRE)
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
         self._vitals.busy_since = None
@@ -91,7 +102,7 @@ class JobStore(Actor):
 
     def _close(self) -> None:
         try:
-            self._ledger.close(sound=self._failure is None)
+            self._ledger.close()
             self._log.info("job store stopped", **self._ledger.counts)
         except sqlite3.Error as error:
             self._log.error("the database did not close", error=str(error))
@@ -224,7 +235,7 @@ class JobStore(Actor):
             case faults.Fate.KEPT:
                 self._keep(entry, error)
             case faults.Fate.PROMISED:
-                entry.answer = self._ledger.counts[Status.PENDING]
+                entry.answer = self._ledger.pending
                 give([entry])
                 self._keep(Entry(entry.message), error)
             case _:

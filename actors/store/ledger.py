@@ -3,9 +3,9 @@
 import random
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from actors import lifecycle
@@ -17,6 +17,7 @@ from actors.messages import (
     Cancel,
     Claim,
     Complete,
+    DeleteExpired,
     Fail,
     Get,
     ListJobs,
@@ -27,11 +28,20 @@ from actors.messages import (
     Retry,
     Submit,
 )
+from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.changes import Changes
 from actors.store.database import Database
 from actors.store.recovery import recovered
 from actors.store.retention import Retention
+from actors.store.totals import DELAYED
+
+
+class Running(NamedTuple):
+    """A job that runs: without its payload, of which the bytes are known, but with its progress."""
+
+    job: Job
+    payload: int
 
 
 class Ledger:
@@ -41,40 +51,44 @@ class Ledger:
     raise sqlite3.Error if the database fails.
     """
 
-    def __init__(  # noqa: PLR0913 - what it works with, and its four numbers
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         database: Database,
         interrupts: Interrupts,
         handlers: Handlers,
+        settings: Settings,
         now: Callable[[], datetime],
         *,
-        capacity: int = 10_000,
-        keep_finished: int = 100_000,
-        max_retries: int = 0,
-        at_most_once: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
         self._interrupts = interrupts
         self._handlers = handlers
         self._now = now
-        self._admission = Admission(database, interrupts, capacity)
-        self._retention = Retention(database, keep_finished)
-        self._max_retries = max_retries
-        self._at_most_once = at_most_once
+        self._settings = settings
+        self._admission = Admission(database.totals, interrupts, settings)
+        self._retention = Retention(database, settings)
         self._chance = chance
         self._last_id = database.last_id()
-        #: The jobs that were claimed here and run: without payloads, but with their progress.
-        self._running: dict[str, Job] = {}
-        self._durable_running: dict[str, Job] = {}
-        #: Bytes of their payloads.
-        self._sizes: dict[str, int] = {}
+        #: The jobs that were claimed here and run.
+        self._running: dict[str, Running] = {}
+        self._durable_running: dict[str, Running] = {}
         self.changes = Changes()
 
     @property
-    def counts(self) -> dict[Status, int]:
-        """How many jobs have each status."""
-        return self._database.counts
+    def counts(self) -> dict[str, int]:
+        """How many jobs have each status; pending ones that are delayed are counted apart, as "delayed"."""
+        return self._database.totals.jobs
+
+    @property
+    def pending(self) -> int:
+        """How many jobs are pending, delayed or not."""
+        return self.counts[Status.PENDING] + self.counts[DELAYED]
+
+    @property
+    def expires(self) -> bool:
+        """Whether finished jobs are deleted when they are too old."""
+        return self._settings.keep_seconds > 0
 
     @property
     def is_draining(self) -> bool:
@@ -102,6 +116,8 @@ class Ledger:
                 return self._retry(job_id)
             case RecoverCrashed():
                 return self._recover_crashed()
+            case DeleteExpired():
+                return self._delete_expired()
             case _:
                 return NotImplemented
 
@@ -116,8 +132,8 @@ class Ledger:
 
     def _submit(self, message: Submit) -> Job:
         handler = self._handlers.find(message.type)
-        self._admission.admit()
-        given = (message.max_retries, handler.options.max_retries, self._max_retries)
+        self._admission.admit(len(message.payload), is_delayed=message.delay > 0)
+        given = (message.max_retries, handler.options.max_retries, self._settings.max_retries)
         now = self._now()
         self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
         job = lifecycle.submitted(
@@ -143,9 +159,9 @@ class Ledger:
         return after
 
     def _retry(self, job_id: str) -> Job:
-        self._admission.admit()
         before = self.get(job_id)
         after = lifecycle.retried(before)
+        self._admission.admit(before.payload_size)
         self._move(before, after)
         return after
 
@@ -163,17 +179,18 @@ class Ledger:
         if job.run_at != claim.run_at and not lifecycle.is_due(job, now):
             return None
         claimed = lifecycle.claimed(job, now)
-        self._sizes[job_id] = len(job.raw_payload) if job.raw_payload else 0
         self._move(job, claimed, crashes=None)
-        self._running[job_id] = replace(claimed, raw_payload=msgspec.UNSET)
+        self._running[job_id] = Running(replace(claimed, raw_payload=UNSET), job.payload_size)
         return claimed
 
     def _end(self, outcome: Outcome) -> None:
         """End an attempt. Raises IllegalMove if it is not the current one."""
-        before = self._running.get(outcome.id) or self.get(outcome.id)
-        self._move(before, self._after(before, outcome))
+        running = self._running.get(outcome.id)
+        if running is None:
+            before = self.get(outcome.id)
+            running = Running(before, before.payload_size)
+        self._move(running.job, self._after(running.job, outcome), payload=running.payload)
         self._running.pop(outcome.id, None)
-        self._sizes.pop(outcome.id, None)
 
     def _after(self, job: Job, outcome: Outcome) -> Job:
         """Return the job as the outcome leaves it."""
@@ -194,20 +211,24 @@ class Ledger:
                 return lifecycle.cancelled_while_running(job, attempt, now)
 
     def _note_progress(self, job_id: str, value: float) -> None:
-        if job_id in self._running:
-            self._running[job_id] = replace(self._running[job_id], progress=value)
+        if running := self._running.get(job_id):
+            self._running[job_id] = Running(replace(running.job, progress=value), running.payload)
 
     def _with_progress(self, job: Job) -> Job:
         running = self._running.get(job.id)
-        return job if running is None else replace(job, progress=running.progress)
+        return job if running is None else replace(job, progress=running.job.progress)
 
     # What the wiring asks for.
 
     def _recover_crashed(self) -> int:
-        found = recovered(self._database, self._running, self._now(), at_most_once=self._at_most_once)
-        for before, after, crashes in found:
-            self._move(before, after, crashes=crashes)
-        return self.counts[Status.PENDING]
+        at_most_once = self._settings.on_crash == "fail"
+        found = recovered(self._database, self._running, self._now(), at_most_once=at_most_once)
+        for before, payload, after, crashes in found:
+            self._move(before, after, payload=payload, crashes=crashes)
+        return self.pending
+
+    def _delete_expired(self) -> bool:
+        return self._retention.delete_expired(self._now())
 
     # How it becomes durable, or is undone.
 
@@ -230,14 +251,17 @@ class Ledger:
         self._running = self._durable_running.copy()
         self._database.rollback()
 
-    def close(self, *, sound: bool) -> None:
-        """Close the database; what was not committed is lost. `sound` tells whether it can be trusted."""
-        self._database.close(sound=sound)
+    def close(self) -> None:
+        """Close the database; what was not committed is lost."""
+        self._database.close()
 
-    def _move(self, before: Job, after: Job, crashes: int | None = 0) -> None:
-        """Write the move, and see to what it leads to: another run, or the end."""
-        self.changes.bytes += self._database.update(before, after, crashes=crashes)
-        self.changes.bytes += self._sizes.get(before.id, 0)  # SQLite writes the whole row again.
+    def _move(self, before: Job, after: Job, *, payload: int | None = None, crashes: int | None = 0) -> None:
+        """Write the move, and see to what it leads to: another run, or the end.
+
+        `payload` is the bytes of the job's payload, if `before` does not carry it.
+        """
+        # SQLite writes the whole row again.
+        self.changes.bytes += self._database.update(before, after, payload=payload, crashes=crashes)
         if after.status is Status.PENDING:
             self.changes.runnable.append(after)
         if after.status in FINISHED:

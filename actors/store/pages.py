@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from actors.lifecycle import Status
 from actors.messages import ListJobs
+from actors.store.schema import SIZE
 
 #: The columns that make a Job, in this order; `payload` and `result` may follow.
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
 WHOLE: Final = f"SELECT {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB) FROM jobs WHERE id = ?"
-LAST_FINISH: Final = "SELECT coalesce(max(finish), 0) FROM jobs WHERE finish IS NOT NULL"
 IS_DELAYED: Final = "(run_at IS NOT NULL)"
 BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
 BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"
@@ -32,10 +32,17 @@ DELAYED: Final = (
     f"{BY_RUN_AT} run_at = :run_at AND id > :id UNION ALL {BY_RUN_AT} run_at > :run_at"
     " ORDER BY run_at, id LIMIT :limit"
 )
-#: Jobs that are processing, each with its crashes so far, and whether its attempt is to be cancelled.
+#: Jobs that are processing, each with the bytes of its payload, its crashes so far, and whether its attempt
+#: is to be cancelled.
 PROCESSING: Final = (
-    f"SELECT crashes, is_unwanted, {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE status = 'processing'"
+    f"SELECT length(CAST(payload AS BLOB)), crashes, is_unwanted, {SUMMARY}"
+    " FROM jobs INDEXED BY jobs_by_status WHERE status = 'processing'"
 )
+#: Those that finished first, failed ones or others, if they finished by then: all of them read by the index.
+DELETE_OLDEST: Final = f"""DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs INDEXED BY jobs_by_finish
+    WHERE finish IS NOT NULL AND (status = 'failed') = ? ORDER BY finish LIMIT ?
+) AND finished_at <= ? RETURNING status, {SIZE}"""
 
 
 def listed(query: ListJobs, after: int | None) -> tuple[str, dict[str, Any]]:

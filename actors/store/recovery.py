@@ -10,12 +10,12 @@ from actors.store.database import Database
 
 def recovered(
     database: Database, running: Container[str], now: datetime, *, at_most_once: bool
-) -> Iterator[tuple[Job, Job, int]]:
-    """Yield each such job as it was and as it is to be, and in how many crashes in a row it was running.
+) -> Iterator[tuple[Job, int, Job, int]]:
+    """Yield each such job: as it was, its payload's bytes, as it is to be, and its crashes in a row.
 
     What is `running` in this process was not cut off by a crash. Raises sqlite3.Error.
     """
-    for job, crashes, is_unwanted in database.interrupted():
+    for job, payload, crashes, is_unwanted in database.interrupted():
         if job.id in running:
             continue
         if is_unwanted:  # A job with a pending cancel is cancelled.
@@ -25,4 +25,4 @@ def recovered(
         log.logger("JobStore").warning(
             "recovered a job that was running during a crash", job=job.id, status=after.status
         )
-        yield job, after, crashes + 1
+        yield job, payload, after, crashes + 1

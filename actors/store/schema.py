@@ -27,6 +27,20 @@ CREATE INDEX jobs_by_status ON jobs (status);
 CREATE INDEX jobs_by_type ON jobs (type);
 CREATE INDEX jobs_by_finish ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 """
+#: Bytes that a job keeps, about: what no bound of ours limits to a few.
+SIZE: Final = (
+    "length(CAST(payload AS BLOB)) + coalesce(length(CAST(result AS BLOB)), 0)"
+    " + coalesce(length(CAST(last_error AS BLOB)), 0)"
+)
+_KINDS: Final = {
+    "pending": "status = 'pending' AND run_at IS NULL",
+    "delayed": "status = 'pending' AND run_at IS NOT NULL",
+    **{status: f"status = '{status}'" for status in ("processing", "completed", "failed", "cancelled")},
+}
+#: The columns of the totals besides `finish`, each with what it counts among the jobs.
+COUNTED: Final = {f"{kind}_jobs": f"count(*) FILTER (WHERE {rule})" for kind, rule in _KINDS.items()} | {
+    f"{kind}_bytes": f"coalesce(sum({SIZE}) FILTER (WHERE {rule}), 0)" for kind, rule in _KINDS.items()
+}
 #: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
 MIGRATIONS: Final = (
     FIRST_SCHEMA,
@@ -51,6 +65,13 @@ MIGRATIONS: Final = (
     CREATE INDEX jobs_by_finish ON jobs (finish) WHERE finish IS NOT NULL;
     CREATE INDEX jobs_by_run_at ON jobs (run_at, id) WHERE status = 'pending' AND run_at IS NOT NULL;
     CREATE TABLE totals (status TEXT PRIMARY KEY, jobs INTEGER NOT NULL) STRICT, WITHOUT ROWID;""",
+    # The totals with each commit, in one row (see totals.py); and failed jobs in an order of their own.
+    f"""DROP INDEX jobs_by_finish;
+    CREATE INDEX jobs_by_finish ON jobs ((status = 'failed'), finish) WHERE finish IS NOT NULL;
+    DROP TABLE totals;
+    CREATE TABLE totals (finish INTEGER NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTED)})
+    STRICT;
+    INSERT INTO totals SELECT coalesce(max(finish), 0), {", ".join(COUNTED.values())} FROM jobs;""",
 )
 
 

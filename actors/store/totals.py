@@ -1,39 +1,61 @@
-"""The totals: how many jobs have each status.
+"""The totals: how many jobs there are of each kind, and how many bytes they keep.
 
-They are kept in memory, and written at the end, so that the next start need not count. One after a crash
-counts once, in an index: to write them with each commit would cost every job more than that.
+They are one row, written in each commit. To count at a start instead would take longer the more jobs there
+are; and a stop that leaves them behind is no help after a crash.
 """
 
 import sqlite3
+from typing import Final
 
-from actors.lifecycle import Status
+from actors.lifecycle import Job, Status
+
+#: A pending job that has a `run_at` is of a kind of its own, until it is claimed.
+DELAYED: Final = "delayed"
+KINDS: Final = (*Status, DELAYED)
+#: The columns of the one row, in this order.
+COLUMNS: Final = ("finish", *(f"{kind}_jobs" for kind in KINDS), *(f"{kind}_bytes" for kind in KINDS))
+READ: Final = f"SELECT {', '.join(COLUMNS)} FROM totals"
+WRITE: Final = f"UPDATE totals SET {', '.join(f'{column} = ?' for column in COLUMNS)}"
+
+
+def kind(job: Job) -> str:
+    """Return the kind that the job is counted under."""
+    return DELAYED if job.run_at is not None and job.status is Status.PENDING else job.status
 
 
 class Totals:
-    """The counts with what is not committed yet, and how they were at the last commit."""
+    """Jobs and bytes by kind, with what is not committed yet."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Read what the last end left, or count. Raises sqlite3.Error, or KeyError for an unknown status."""
+    def __init__(self, connection: sqlite3.Connection, *, are_kept: bool) -> None:
+        """Read what the last commit left. Raises sqlite3.Error.
+
+        They `are_kept` with each commit, or not in memory, where nobody would read them.
+        """
         self._connection = connection
-        left = connection.execute("SELECT status, jobs FROM totals").fetchall()
-        #: Whether those of the last end are still in the file; the first commit takes them away.
-        self.are_left = bool(left)
-        if not left:
-            left = connection.execute("SELECT status, count(*) FROM jobs GROUP BY status").fetchall()
-        self.counts = dict.fromkeys(Status, 0)
-        self.counts.update({Status(status): number for status, number in left})
-        #: How they were at the last commit.
-        self.durable = self.counts.copy()
+        self._are_kept = are_kept
+        finish, *numbers = connection.execute(READ).fetchone()
+        #: The number of the last finish, which orders the finished jobs: no clock can change it.
+        self.finish: int = finish
+        self.jobs: dict[str, int] = dict(zip(KINDS, numbers[: len(KINDS)], strict=True))
+        self.bytes: dict[str, int] = dict(zip(KINDS, numbers[len(KINDS) :], strict=True))
+        self.committed()
 
-    def withdraw(self) -> None:
-        """Take those of the last end away, in the open transaction, as it makes them untrue."""
-        self._connection.execute("DELETE FROM totals")
+    def add(self, kind: str, size: int, jobs: int = 1) -> None:
+        """Count so many more jobs of this kind, with `size` bytes in all; fewer, if they are negative."""
+        self.jobs[kind] += jobs
+        self.bytes[kind] += size
 
-    def save(self) -> None:
-        """Leave them to the next start, in a transaction of their own. Raises sqlite3.Error."""
-        rows = ", ".join(f"('{status}', {number})" for status, number in self.durable.items())
-        self._connection.execute(f"INSERT OR REPLACE INTO totals VALUES {rows}")
+    def write(self) -> None:
+        """Put them into the open transaction. Raises sqlite3.Error."""
+        if self._are_kept:
+            self._connection.execute(WRITE, (self.finish, *self.jobs.values(), *self.bytes.values()))
+
+    def committed(self) -> None:
+        """Note that they are durable."""
+        self._durable = self.finish, self.jobs.copy(), self.bytes.copy()
 
     def rollback(self) -> None:
         """Forget what was not committed."""
-        self.counts.update(self.durable)
+        self.finish, jobs, size = self._durable
+        self.jobs.update(jobs)
+        self.bytes.update(size)
