@@ -1,7 +1,7 @@
 """Every error as application/problem+json (RFC 9457), with a detail that says what to change."""
 
 from http import HTTPStatus
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import falcon
 import falcon.asgi
@@ -40,27 +40,32 @@ def install(app: falcon.asgi.App[Request, falcon.asgi.Response]) -> None:
     """Make the app answer every error with a problem."""
     app.set_error_serializer(_render)
     for error in ANSWERS:
-        app.add_error_handler(error, _raise_as_http)
+        app.add_error_handler(error, _refuse)
 
 
-async def _raise_as_http(
+async def _refuse(
     _req: Request,
-    _resp: falcon.asgi.Response | None,
+    resp: falcon.asgi.Response | None,
     error: Exception,
     _params: dict[str, Any],
     **_websocket: object,
-) -> NoReturn:
+) -> None:
+    # It raises no HTTPError for this: falcon would keep that in a frame of its traceback, a circle that holds
+    # the request, with its payload, until the garbage collector comes.
+    assert resp is not None
     status, retry_after = next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    raise falcon.HTTPError(status, description=str(error), headers=headers)
+    if retry_after is not None:
+        resp.set_header("Retry-After", str(retry_after))
+    _write(resp, status, str(error))
 
 
 def _render(req: Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
-    problem = {
-        "title": HTTPStatus(error.status_code).phrase,
-        "status": error.status_code,
-        "detail": error.description or _default_detail(req, error),
-    }
+    _write(resp, HTTPStatus(error.status_code), error.description or _default_detail(req, error))
+
+
+def _write(resp: falcon.asgi.Response, status: HTTPStatus, detail: str) -> None:
+    problem = {"title": status.phrase, "status": status, "detail": detail}
+    resp.status = status
     resp.content_type = "application/problem+json"
     resp.data = msgspec.json.encode(problem)
 

@@ -22,7 +22,7 @@ from actors.store.backlog import Backlog
 from actors.store.database import Database
 from actors.store.jobstore import JobStore
 from actors.store.ledger import Ledger
-from actors.store.schema import COUNTED
+from actors.store.schema import COUNT, COUNTED
 from actors.store.vitals import Vitals
 
 EMAIL = Submit("email", {"to": "user@example.com"})
@@ -130,6 +130,12 @@ def assert_totals(database: Database) -> None:
         **{f"{kind}_jobs": number for kind, number in totals.jobs.items()},
         **{f"{kind}_bytes": size for kind, size in totals.bytes.items()},
     }
+
+
+def count_again(database: Database) -> None:
+    """Set the totals of a table that was filled behind the Database's back."""
+    database._connection.execute("DELETE FROM totals")
+    database._connection.execute(f"INSERT INTO totals {COUNT}")
 
 
 def failure(code: int) -> sqlite3.Error:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from actors import Settings, Submit, start
 from actors.store.database import Database
+from tests.calling import count_again
 from tests.storage import report
 
 TOP: Final = Path(__file__).parent.parent
@@ -53,6 +54,7 @@ def fill(database: Path, jobs: int, delayed: int = 0) -> None:
         """ '{"number":' || n || '}' FROM numbers""",
         (1 - delayed, jobs, delayed, int((time.time() + TOMORROW) * 1e6)),
     )
+    count_again(made)
     made.close()
 
 

@@ -121,7 +121,8 @@ class JobStore(Actor):
             if self._ledger.changes.finished:
                 self._answer_awaits()
         except GoferError as refusal:
-            entry.refusal = refusal
+            # Its traceback holds this frame, and so the entry: a circle, with a payload in it.
+            entry.refusal = refusal.with_traceback(None)
             self._batch.add(entry)
             if isinstance(entry.message, Outcome):
                 self._log.warning("outcome dropped", job=entry.message.id, reason=str(refusal))

@@ -41,6 +41,8 @@ _KINDS: Final = {
 COUNTED: Final = {f"{kind}_jobs": f"count(*) FILTER (WHERE {rule})" for kind, rule in _KINDS.items()} | {
     f"{kind}_bytes": f"coalesce(sum({SIZE}) FILTER (WHERE {rule}), 0)" for kind, rule in _KINDS.items()
 }
+#: Reads every job: for a migration only.
+COUNT: Final = f"SELECT coalesce(max(finish), 0), {', '.join(COUNTED.values())} FROM jobs"
 #: What leads from each version of the schema (`user_version`) to the next; a new file has version 0.
 MIGRATIONS: Final = (
     FIRST_SCHEMA,
@@ -71,7 +73,7 @@ MIGRATIONS: Final = (
     DROP TABLE totals;
     CREATE TABLE totals (finish INTEGER NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTED)})
     STRICT;
-    INSERT INTO totals SELECT coalesce(max(finish), 0), {", ".join(COUNTED.values())} FROM jobs;""",
+    INSERT INTO totals {COUNT};""",
 )
 
 
