@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_bytes: Annotated[int, Meta(ge=0, description=f"{BYTES}, or 0 for no limit")] = 256 * MIB
     keep_seconds: Annotated[
         float, Meta(ge=0, le=LONGEST_KEPT, description="a number of seconds, or 0 for no limit")
-    ] = 0.0
+    ] = 0
     log: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="DEBUG, INFO, WARNING or ERROR"),
