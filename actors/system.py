@@ -18,7 +18,7 @@ from actors.loading import load_factory, load_handlers
 from actors.messages import Drain, RecoverCrashed
 from actors.messaging import Channel, Mailbox
 from actors.settings import Settings
-from actors.store import Backlog, Database, JobStore, Ledger, Ownership, Vitals
+from actors.store import Backlog, Clock, Database, JobStore, Ledger, Ownership, Vitals
 from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
 
@@ -110,12 +110,13 @@ class System:
 
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = _database(settings.database, self._ownership)
+        clock = Clock(_now)
         try:
-            ledger = Ledger(database, self.interrupts, self._handlers, settings, _now)
+            ledger = Ledger(database, self.interrupts, self._handlers, settings, clock)
         except Exception as error:
             database.close()
             raise StorageFailed(f"the database {settings.database!r} cannot be opened: {error}") from error
-        backlog = Backlog(database, self._channel, _now)
+        backlog = Backlog(database, self._channel, clock.steady)
         return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 
     def _start_worker(self) -> None:

@@ -19,6 +19,7 @@ from actors.messaging.mailbox import Delivery
 from actors.messaging.reply import Reply
 from actors.settings import Settings
 from actors.store.backlog import Backlog
+from actors.store.clock import Clock
 from actors.store.database import Database
 from actors.store.jobstore import JobStore
 from actors.store.ledger import Ledger
@@ -35,6 +36,9 @@ class Store:
         self, path: str = ":memory:", ended: Callable[..., None] = lambda **_: None, **options: Any
     ) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        #: How far the wall clock is ahead of where it was at the start, by the monotonic one.
+        self.jumped = timedelta(0)
+        self.clock = Clock(lambda: self.now + self.jumped, self.seconds)
         self.database = Database(path)
         #: The error code that every commit ends with.
         self.fail_writes: int | None = None
@@ -43,10 +47,10 @@ class Store:
         self.interrupts = Interrupts()
         handlers, chance = options.pop("handlers", simulated(0)), options.pop("chance", lambda: 1.0)
         self.ledger = Ledger(
-            self.database, self.interrupts, handlers, Settings(**options), lambda: self.now, chance=chance
+            self.database, self.interrupts, handlers, Settings(**options), self.clock, chance=chance
         )
         self.actor = JobStore(
-            self.ledger, Backlog(self.database, self.channel, lambda: self.now), Vitals(), ended=ended
+            self.ledger, Backlog(self.database, self.channel, self.clock.steady), Vitals(), ended=ended
         )
         inbox = self.actor.actor_inbox
         inbox.wait = lambda seconds: bool(inbox.own)  # type: ignore[method-assign]  # noqa: ARG005
@@ -94,7 +98,7 @@ class Store:
 
     def recover(self) -> int:
         """Begin with what is in the database, as the next process does."""
-        self.actor._backlog = Backlog(self.database, self.channel, lambda: self.now)
+        self.actor._backlog = Backlog(self.database, self.channel, self.clock.steady)
         self.channel.clear()
         pending: int = self.ask(RecoverCrashed())
         return pending

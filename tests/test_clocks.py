@@ -1,6 +1,7 @@
 """The wall clock jumps, and the monotonic one stands still while the machine sleeps: delays end in time."""
 
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -11,10 +12,13 @@ import pytest
 
 from actors import Await, Settings, Submit, start
 from actors import system as wiring
+from actors.errors import StorageFailed
+from actors.lifecycle import Status
 from actors.messages import Cancel, Claim, Fail, Get, Retry, Run
 from actors.messaging import channel as channels
 from actors.messaging.channel import LOOK, Channel
 from actors.messaging.mailbox import Mailbox
+from actors.store import backlog
 from tests.calling import EMAIL, Store
 
 HOUR = 3600.0
@@ -187,6 +191,95 @@ def test_ids_rise_although_the_clock_is_set_back() -> None:
 
 
 # The whole.
+
+
+# Delayed jobs that are only in the database, as the channel holds a page of them.
+
+
+def delayed(store: Store, *seconds: float) -> list[str]:
+    """Submit a job for each delay, then keep them in the database alone but for the first of them."""
+    ids = [store.ask(Submit("email", delay=delay)).id for delay in seconds]
+    store.recover()
+    return ids
+
+
+@pytest.fixture
+def paged(monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store whose channel holds one delayed job at a time."""
+    monkeypatch.setattr(backlog, "PAGE", 1)
+    monkeypatch.setattr(backlog, "AGAIN", 1)
+    return Store()
+
+
+def test_delayed_jobs_that_are_only_in_the_database_are_not_late_when_the_clock_is_set_back(
+    paged: Store,
+) -> None:
+    ids = delayed(paged, 10, 20, 30)
+    paged.jumped -= timedelta(seconds=HOUR)
+    paged.now += timedelta(seconds=10)
+    assert paged.delivered() == ids[:1]
+    assert paged.ask(Claim(ids[0])).status is Status.PROCESSING
+    paged.now += timedelta(seconds=10)
+    assert paged.delivered() == ids[1:2]
+    assert paged.ask(Claim(ids[1])).status is Status.PROCESSING
+    paged.now += timedelta(seconds=9)
+    assert paged.delivered() == []
+    paged.now += timedelta(seconds=1)
+    assert paged.delivered() == ids[2:]
+
+
+def test_jobs_of_before_and_after_a_clock_was_set_back_are_due_in_the_order_of_their_waits(
+    paged: Store,
+) -> None:
+    old = delayed(paged, 10, 30)
+    paged.jumped -= timedelta(seconds=HOUR)
+    new = [paged.ask(Submit("email", delay=delay)).id for delay in (20, 40)]
+    assert paged.ask(Get(old[1])).run_at == paged.now + paged.jumped + timedelta(seconds=30)
+    expected = [old[0], new[0], old[1], new[1]]
+    for job_id in expected:
+        paged.now += timedelta(seconds=9.9)
+        assert paged.delivered() == []
+        paged.now += timedelta(seconds=0.1)
+        assert paged.delivered() == [job_id]
+        assert paged.ask(Claim(job_id)).status is Status.PROCESSING
+
+
+def test_a_claim_that_comes_too_early_after_the_clock_was_set_back_is_sent_again() -> None:
+    store = Store()
+    job = store.ask(Submit("email", delay=10))
+    store.now += timedelta(seconds=10)
+    assert store.delivered() == [job.id]
+    store.jumped -= timedelta(seconds=HOUR)
+    store.ask(Submit("email", delay=1))
+    store.jumped -= timedelta(seconds=0.5)  # Too little to be a jump: the clock is slowed down.
+    assert store.ask(Claim(job.id, job.run_at)) is None
+    store.now += timedelta(seconds=0.6)
+    assert store.delivered() == [job.id]
+    moved = store.ask(Get(job.id))
+    assert store.ask(Claim(job.id, moved.run_at)).status is Status.PROCESSING
+
+
+def test_what_was_moved_for_a_batch_that_is_rolled_back_is_moved_again_for_the_next(paged: Store) -> None:
+    (job_id,) = delayed(paged, 10)
+    before = paged.ask(Get(job_id)).run_at
+    paged.jumped -= timedelta(seconds=HOUR)
+    paged.fail_writes = sqlite3.SQLITE_ERROR
+    with pytest.raises(StorageFailed):
+        paged.ask(Submit("email"))
+    assert paged.ask(Get(job_id)).run_at == before
+    paged.fail_writes = None
+    paged.ask(Submit("email"))
+    assert paged.ask(Get(job_id)).run_at == before - timedelta(seconds=HOUR)
+    paged.ask(Submit("email"))
+    assert paged.ask(Get(job_id)).run_at == before - timedelta(seconds=HOUR)
+
+
+def test_a_clock_that_is_set_forward_moves_nothing_in_the_database(paged: Store) -> None:
+    (job_id,) = delayed(paged, 10)
+    before = paged.ask(Get(job_id)).run_at
+    paged.jumped += timedelta(seconds=HOUR)
+    paged.ask(Submit("email"))
+    assert paged.ask(Get(job_id)).run_at == before
 
 
 class JumpingWall:

@@ -18,6 +18,7 @@ from actors.messages import ListJobs, RecoverCrashed
 from actors.opaque import encode
 from actors.settings import Settings
 from actors.store.backlog import LONG_AGO
+from actors.store.clock import Clock
 from actors.store.connection import connect
 from actors.store.database import Database, _from_time
 from actors.store.ledger import Ledger
@@ -34,6 +35,7 @@ import os
 from datetime import UTC, datetime
 import actors.store.batch
 from actors.store.backlog import Backlog
+from actors.store.clock import Clock
 from actors.store.database import Database
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
@@ -50,7 +52,7 @@ def resident():
 actors.store.batch.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
 channel = Channel()
 database = Database(":memory:")
-ledger = Ledger(database, Interrupts(), simulated(0), Settings(keep_finished=0), now)
+ledger = Ledger(database, Interrupts(), simulated(0), Settings(keep_finished=0), Clock(now))
 store = JobStore(ledger, Backlog(database, channel, now), Vitals())
 def run(jobs):
     for _ in range(jobs):
@@ -92,7 +94,7 @@ def many() -> Iterator[Database]:
 
 def steps(database: Database, query: ListJobs) -> int:
     """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
-    ledger = Ledger(database, Interrupts(), simulated(0), Settings(), lambda: NOW)
+    ledger = Ledger(database, Interrupts(), simulated(0), Settings(), Clock(lambda: NOW))
     count = 0
 
     def step() -> None:
@@ -158,7 +160,7 @@ def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with monkeypatch.context() as patched:
         patched.setattr("actors.store.database.connect", counting)
         opened = Database(path)
-    Ledger(opened, Interrupts(), simulated(0), Settings(), lambda: NOW).handle(RecoverCrashed())
+    Ledger(opened, Interrupts(), simulated(0), Settings(), Clock(lambda: NOW)).handle(RecoverCrashed())
     opened.close()
     return count
 

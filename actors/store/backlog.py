@@ -8,7 +8,7 @@ crash the marks start at the beginning.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from actors.lifecycle import FIRST_ID, Job
@@ -37,6 +37,12 @@ class Backlog:
         self._now = now
         self._immediate: str | None = FIRST_ID
         self._delayed: tuple[datetime, str] | None = (LONG_AGO, FIRST_ID)
+
+    def set_back(self, seconds: float) -> None:
+        """Move the mark with all that waits, as the wall clock was set back."""
+        if self._delayed is not None:
+            run_at, job_id = self._delayed
+            self._delayed = max(run_at - timedelta(seconds=seconds), LONG_AGO), job_id
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Send these, which have just become pending, then refill the channel from the database."""

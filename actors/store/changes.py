@@ -1,6 +1,9 @@
 """What was done to the jobs since the last commit."""
 
+from datetime import timedelta
+
 import msgspec
+from msgspec.structs import replace
 
 from actors.lifecycle import Job
 
@@ -15,5 +18,19 @@ class Changes(msgspec.Struct):
     cancelled: set[str] = set()
     #: Bytes of payloads and results that were written, about.
     bytes: int = 0
+    #: Seconds by which the wall clock was set back.
+    back: float = 0.0
     #: Whether the commit had anything to write.
     wrote: bool = False
+
+    def set_back(self, seconds: float) -> None:
+        """Note that all that waits was moved back by so much."""
+        self.back += seconds
+        self.runnable = [moved(job, seconds) for job in self.runnable]
+
+
+def moved(job: Job, seconds: float) -> Job:
+    """Return the job as it is due so much earlier by the wall clock."""
+    if job.run_at is None:
+        return job
+    return replace(job, run_at=job.run_at - timedelta(seconds=seconds))

@@ -13,7 +13,7 @@ from actors.errors import JobNotFound, OutcomeInDoubt, StorageFailed
 from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.connection import connect, verify
-from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, WHOLE, listed
+from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
@@ -142,6 +142,11 @@ class Database:
         run_at, job_id = after
         values = {"run_at": _from_time(run_at), "id": _rowid(job_id), "limit": limit}
         return [_job(row) for row in self._read(DELAYED, values)]
+
+    def set_back(self, seconds: float) -> None:
+        """Move the `run_at` of all pending jobs back, as the wall clock was; this reads all of them."""
+        self._last_read = None
+        self._write(SET_BACK, (round(seconds * 1e6),))
 
     def mark_unwanted(self, job_id: str) -> None:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""

@@ -181,6 +181,8 @@ class JobStore(Actor):
             self._vitals.full_at = None
             self._log.info("there is disk space again")
         try:
+            if changes.back:
+                self._backlog.set_back(changes.back)
             self._deliver(changes.runnable)
         finally:
             give(batch.entries)

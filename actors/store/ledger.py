@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from actors import lifecycle
+from actors import lifecycle, log
 from actors.errors import JobNotFound
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
@@ -31,6 +31,7 @@ from actors.messages import (
 from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.changes import Changes
+from actors.store.clock import Clock
 from actors.store.database import Database
 from actors.store.recovery import recovered
 from actors.store.retention import Retention
@@ -57,14 +58,14 @@ class Ledger:
         interrupts: Interrupts,
         handlers: Handlers,
         settings: Settings,
-        now: Callable[[], datetime],
+        clock: Clock,
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
         self._interrupts = interrupts
         self._handlers = handlers
-        self._now = now
+        self._clock = clock
         self._settings = settings
         self._admission = Admission(database.totals, interrupts, settings)
         self._retention = Retention(database, settings)
@@ -134,7 +135,7 @@ class Ledger:
         handler = self._handlers.find(message.type)
         self._admission.admit(len(message.payload), is_delayed=message.delay > 0)
         given = (message.max_retries, handler.options.max_retries, self._settings.max_retries)
-        now = self._now()
+        now = self._look()
         self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
         job = lifecycle.submitted(
             self._last_id,
@@ -149,8 +150,9 @@ class Ledger:
         return job
 
     def _cancel(self, job_id: str) -> Job:
+        now = self._look()
         before = self.get(job_id)
-        after = lifecycle.cancelled(before, self._now())
+        after = lifecycle.cancelled(before, now)
         if before.status is Status.PROCESSING:
             self._database.mark_unwanted(job_id)
             self.changes.cancelled.add(job_id)
@@ -169,14 +171,14 @@ class Ledger:
 
     def _claim(self, claim: Claim) -> Job | None:
         """Hand the job out, if it is pending and due."""
-        job_id = claim.id
+        job_id, now = claim.id, self._look()
         job = None if self.is_draining else self._database.get(job_id)
         if job is None or job.status is not Status.PENDING:
             return None
-        now = self._now()
         # Due by the channel's monotonic clock, or by the wall clock. If neither, the channel has waited for
         # an earlier `run_at` of the job, as from before a cancel and a retry; its own wait is still to end.
         if job.run_at != claim.run_at and not lifecycle.is_due(job, now):
+            self.changes.runnable.append(job)  # Nobody may wait for that any longer: the clock was set back.
             return None
         claimed = lifecycle.claimed(job, now)
         self._move(job, claimed, crashes=None)
@@ -194,7 +196,7 @@ class Ledger:
 
     def _after(self, job: Job, outcome: Outcome) -> Job:
         """Return the job as the outcome leaves it."""
-        now, attempt = self._now(), outcome.attempt
+        now, attempt = self._look(), outcome.attempt
         is_cancelled = job.id in self.changes.cancelled or self._interrupts.is_cancelled(job.id)
         match outcome:
             case Complete(result=result):
@@ -222,13 +224,22 @@ class Ledger:
 
     def _recover_crashed(self) -> int:
         at_most_once = self._settings.on_crash == "fail"
-        found = recovered(self._database, self._running, self._now(), at_most_once=at_most_once)
+        found = recovered(self._database, self._running, self._look(), at_most_once=at_most_once)
         for before, payload, after, crashes in found:
             self._move(before, after, payload=payload, crashes=crashes)
         return self.pending
 
     def _delete_expired(self) -> bool:
-        return self._retention.delete_expired(self._now())
+        return self._retention.delete_expired(self._look())
+
+    def _look(self) -> datetime:
+        """Return the time; if the clock was set back, move first all that waits for it (see clock.py)."""
+        now, back = self._clock.look()
+        if back:
+            log.logger("JobStore").warning("the wall clock was set back", seconds=round(back, 3))
+            self._database.set_back(back)
+            self.changes.set_back(back)
+        return now
 
     # How it becomes durable, or is undone.
 
@@ -237,6 +248,7 @@ class Ledger:
         if self.changes.finished:
             self._retention.delete_old(len(self.changes.finished))
         self.changes.wrote = self._database.commit()
+        self._clock.commit()
         changes, self.changes = self.changes, Changes()
         self._durable_running = self._running.copy()
         for job_id in changes.cancelled:
@@ -249,6 +261,7 @@ class Ledger:
         """Forget all that was done since the last commit."""
         self.changes = Changes()
         self._running = self._durable_running.copy()
+        self._clock.rollback()
         self._database.rollback()
 
     def close(self) -> None:

@@ -32,6 +32,10 @@ DELAYED: Final = (
     f"{BY_RUN_AT} run_at = :run_at AND id > :id UNION ALL {BY_RUN_AT} run_at > :run_at"
     " ORDER BY run_at, id LIMIT :limit"
 )
+SET_BACK: Final = (
+    "UPDATE jobs INDEXED BY jobs_by_run_at SET run_at = run_at - ?"
+    " WHERE status = 'pending' AND run_at IS NOT NULL"
+)
 #: Jobs that are processing, each with the bytes of its payload, its crashes so far, and whether its attempt
 #: is to be cancelled.
 PROCESSING: Final = (
