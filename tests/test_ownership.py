@@ -260,7 +260,7 @@ def test_the_prompt_on_a_file_that_is_owned_ends_with_one_line(files: Files) -> 
         )
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("gofer: the database ")
+    assert line.startswith("gofer: GOFER_DATABASE is ")
     assert f"belongs to process {os.getpid()}" in line
     assert ended.stdout == ""
 
