@@ -79,13 +79,23 @@ class Image:
         self.encoding = _number(header, 56)
         self.version = _number(header, 60)
         self.application = _number(header, 68)
-        self._see_that_all_pages_are_there(header)
+        is_counted = header[24:28] == header[92:96]
+        #: How many it has to have; 0 if that is not known, as after a very old SQLite.
+        self._pages = self._wal.pages or (_number(header, 28) if is_counted else 0)
 
     @property
     def is_blank(self) -> bool:
         """Whether there is not a table in it."""
         root = self._node(1, TABLE)
         return root.is_leaf and not root.cells
+
+    def see_that_all_pages_are_there(self) -> None:
+        """Look at sizes alone: SQLite opens a file that was cut off, until it reads what is missing."""
+        there = os.fstat(self._file).st_size // self.page_size
+        unwritten = LOCKED // self.page_size + 1
+        others = sum(there < page <= self._pages for page in {*self._wal.places, unwritten})
+        if there + others < self._pages:
+            raise Damaged(f"it is cut off: {there + others} of its {self._pages} pages are there")
 
     def schema(self) -> Iterator[Entry]:
         """Yield what is in the schema."""
@@ -110,7 +120,7 @@ class Image:
                     break
                 page = node.child(0) if side == 0 and node.cells else node.last
             else:
-                raise Damaged(f"page {root} is damaged")
+                raise Damaged(f"its page {root} is damaged")
 
     def firsts(self, root: int) -> Iterator[bytes]:
         """Yield the texts that are first in the rows of an index, each once and in order."""
@@ -132,14 +142,14 @@ class Image:
             if node.is_leaf:
                 return found
             page = node.child(place) if place < len(cells) else node.last
-        raise Damaged(f"page {root} is damaged")
+        raise Damaged(f"its page {root} is damaged")
 
     def _first(self, node: Node, cell: int) -> bytes:
         place = node.cells[cell] + (0 if node.is_leaf else 4)
         size, place = _varint(node.data, place)
         value = _values(self._payload(node.data, place, size, (self._usable - 12) * 64 // 255 - 23))[0]
         if not isinstance(value, bytes):
-            raise Damaged("an index is damaged")
+            raise Damaged("its index is damaged")
         return value
 
     def _entry(self, data: bytes, place: int) -> Entry:
@@ -169,7 +179,7 @@ class Image:
         data = self._read(page)
         begin = HEADER if page == 1 else 0
         if data[begin] not in kind:
-            raise Damaged(f"page {page} is damaged")
+            raise Damaged(f"its page {page} is damaged")
         is_leaf = data[begin] == kind[1]
         (count,) = struct.unpack_from(">H", data, begin + 3)
         cells = struct.unpack_from(f">{count}H", data, begin + (8 if is_leaf else 12))
@@ -177,23 +187,12 @@ class Image:
 
     def _read(self, page: int) -> bytes:
         place = self._wal.places.get(page)
-        if place is None or self._log is None:
-            data = os.pread(self._file, self.page_size, (page - 1) * self.page_size)
-        else:
-            data = os.pread(self._log, self.page_size, place)
-        if len(data) < self.page_size:
-            raise Damaged(f"it is cut off: page {page} is not there")
+        if place is not None and self._log is not None:
+            return os.pread(self._log, self.page_size, place)
+        data = os.pread(self._file, self.page_size, max(page - 1, 0) * self.page_size)
+        if not page or len(data) < self.page_size:
+            raise Damaged(f"it is damaged: page {page} is not there")
         return data
-
-    def _see_that_all_pages_are_there(self, header: bytes) -> None:
-        """Look at sizes alone: SQLite opens a file that was cut off, until it reads what is missing."""
-        there = os.fstat(self._file).st_size // self.page_size
-        is_counted = header[24:28] == header[92:96]
-        pages = self._wal.pages or (_number(header, 28) if is_counted else 0)
-        unwritten = LOCKED // self.page_size + 1
-        others = sum(there < page <= pages for page in {*self._wal.places, unwritten})
-        if there + others < pages:
-            raise Damaged(f"it is cut off: {there + others} of its {pages} pages are there")
 
 
 def _number(data: bytes, place: int) -> int:
@@ -228,7 +227,7 @@ def _values(record: bytes) -> list[bytes | int | None]:
         size = SIZES[kind] if kind < len(SIZES) else (kind - len(SIZES)) // 2
         data = record[value : value + size]
         if len(data) < size:
-            raise Damaged("a row is damaged")
+            raise Damaged("its rows are damaged")
         values.append(_value(kind, data))
         value += size
     return values

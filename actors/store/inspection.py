@@ -147,6 +147,7 @@ class _Inspection:
     def _see_that_it_is_whole(self, image: Image) -> None:
         if not image.version:
             raise Unfit(FOREIGN, OWN)
+        image.see_that_all_pages_are_there()
         entries = {entry.name: entry for entry in image.schema()}
         for name, sql in objects(image.version).items():
             if name not in entries or entries[name].sql != sql:

@@ -122,10 +122,11 @@ class Ownership:
             lock(kind | fcntl.LOCK_NB)
         except BlockingIOError:
             assert self._file is not None
-            owner = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip() or "unknown"
+            text = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip()
+            owner = f"process {text}" if text else "another process"
             if not wait:
                 raise StorageFailed(
-                    f"GOFER_DATABASE is {self._database!r}, which belongs to process {owner};"
+                    f"GOFER_DATABASE is {self._database!r}, which belongs to {owner};"
                     " stop it, or use another file"
                 ) from None
             log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
