@@ -248,10 +248,6 @@ KINDS: dict[str, Kind] = {
         after(partial(old, version=1), lambda path: sql(path, FROZEN)),
         "status 'frozen'",
     ),
-    "an unknown status in the totals": (
-        after(closed, lambda path: sql(path, "INSERT INTO totals VALUES ('frozen', 7)")),
-        "status 'frozen'",
-    ),
     # What is not whole.
     "a WAL without its database": (after(crashed, Path.unlink), "it is missing, but its jobs"),
     "a WAL next to an empty file": (after(crashed, lambda path: cut(path, 0)), "it is empty, but its jobs"),
@@ -517,9 +513,12 @@ OPENED: dict[str, tuple[Callable[[Path], Any], int]] = {
     ),
     **{
         f"a young file of version {version}": (partial(young, version=version), JOBS)
-        for version in range(1, 5)
+        for version in range(1, len(MIGRATIONS))
     },
-    **{f"a file of version {version}": (partial(old, version=version), OLD_JOBS) for version in range(1, 5)},
+    **{
+        f"a file of version {version}": (partial(old, version=version), OLD_JOBS)
+        for version in range(1, len(MIGRATIONS))
+    },
 }
 
 
