@@ -254,11 +254,11 @@ KINDS: dict[str, Kind] = {
     "a young WAL without its database": (after(young, Path.unlink), "it is missing, but its jobs"),
     "a young file with a damaged WAL": (
         after(young, lambda path: write(Path(f"{path}-wal"), 100, b"\xff" * 8)),
-        "WAL, which is damaged",
+        "db-wal', which is damaged",
     ),
     "a young file with a WAL without a header": (
         after(young, lambda path: write(Path(f"{path}-wal"), 0, bytes(wal.HEADER))),
-        "WAL, which is damaged",
+        "db-wal', which is damaged",
     ),
     "another database's WAL": (
         after(
@@ -267,11 +267,11 @@ KINDS: dict[str, Kind] = {
             lambda path: sql(path.with_name("copy"), SONGS),
             lambda path: path.with_name("copy").rename(path),
         ),
-        "db-wal next to it is of another database",
+        "db-wal' is of another database",
     ),
     "a copy without a WAL next to an old WAL": (
         after(crashed, lambda path: write(path, 18, b"\1\1")),
-        "db-wal next to it is of another database",
+        "db-wal' is of another database",
     ),
     "a journal without its database": (
         after(foreign_journal, Path.unlink),
@@ -282,7 +282,7 @@ KINDS: dict[str, Kind] = {
         "it is empty, but .*db-journal",
     ),
     "a foreign file with a journal": (foreign_journal, "not a Gofer database"),
-    "a foreign journal": (own_with_foreign_journal, "db-journal next to it would change it"),
+    "a foreign journal": (own_with_foreign_journal, "db-journal' would change it"),
     "a file cut off in its middle": (after(closed, lambda path: cut(path, 3 * PAGE)), "it is cut off: 3 of"),
     "a file cut off in its header": (after(closed, lambda path: cut(path, 50)), "not a SQLite database"),
     "a file cut off in its first page": (
@@ -431,7 +431,9 @@ def test_a_file_system_without_locks_is_refused_in_one_line(
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    assert_refused(str(tmp_path / "jobs.db"), f"{os.strerror(error)}; use a folder on a local disk", tmp_path)
+    assert_refused(
+        str(tmp_path / "jobs.db"), f"{os.strerror(error)}; use a local disk that has space", tmp_path
+    )
 
 
 def test_a_file_that_this_process_has_open_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ UTF_8: Final = 1
 #: More levels than any b-tree has, and more pages than the schema of a program that we know.
 DEEPEST: Final = 20
 MOST_PAGES: Final = 10_000
+#: Bytes of any row that is read here.
+MOST_BYTES: Final = 2**20
+#: What a page of a b-tree begins with, inside the tree and at a leaf.
 TABLE: Final = (5, 13)
 INDEX: Final = (2, 10)
 #: The types of whole numbers.
@@ -127,7 +130,9 @@ class Image:
         text = self._next(root, None)
         while text is not None:
             yield text
-            text = self._next(root, text)
+            before, text = text, self._next(root, text)
+            if text is not None and text <= before:
+                raise Damaged("its index is damaged")
 
     def _next(self, root: int, after: bytes | None) -> bytes | None:
         """Return the first text after this one, going down one path of an index."""
@@ -163,6 +168,8 @@ class Image:
 
     def _payload(self, data: bytes, place: int, size: int, most: int) -> bytes:
         """Return a cell's content, of which at most so many bytes are in its page."""
+        if size > MOST_BYTES:
+            raise Damaged("its rows are damaged")
         least = (self._usable - 12) * 32 // 255 - 23
         here = least + (size - least) % (self._usable - 4)
         if size <= most:

@@ -23,7 +23,7 @@ from actors.store import wal
 from actors.store.image import HEADER, INDEX, TABLE, UTF_8, Damaged, Entry, Image
 from actors.store.location import RESTORE, locate, opened, refused, see_that_it_is_closed
 from actors.store.schema import APPLICATION_ID, MIGRATIONS, objects
-from actors.store.wal import Wal
+from actors.store.wal import PAGE_SIZES, Wal
 
 OWN: Final = "use another file"
 FOREIGN: Final = "it is not a Gofer database"
@@ -61,7 +61,7 @@ class Journal(NamedTuple):
         if len(data) < 28 or not data.startswith(JOURNAL_MAGIC):  # noqa: PLR2004 - the header's fields
             return None
         _, _, _, pages, sector, page_size = struct.unpack(">8sIIIII", data)
-        record = os.pread(file, page_size + 4, sector)
+        record = os.pread(file, page_size + 4, sector) if page_size in PAGE_SIZES else b""
         return cls(pages, int.from_bytes(record[:4]), record[4:])
 
 
@@ -87,6 +87,8 @@ class _Inspection:
 
     def __init__(self, path: str, file: int | None, log: int | None, journal: int | None) -> None:
         self._path = path
+        self._log_path = f"{path}-wal"
+        self._journal_path = f"{path}-journal"
         self._file = file
         self._log = log
         self._journal = None if journal is None else Journal.of(journal)
@@ -107,9 +109,9 @@ class _Inspection:
     def _see_that_nothing_was_there(self) -> None:
         state = "missing" if self._file is None else "empty"
         if self._has_wal:
-            self._refuse(f"it is {state}, but its jobs may be in {self._path}-wal next to it", "that file")
+            self._refuse(f"it is {state}, but its jobs may be in {self._log_path!r}", "that file")
         if self._journal is not None and self._journal.pages:
-            self._refuse(f"it is {state}, but {self._path}-journal next to it has parts of it", "that file")
+            self._refuse(f"it is {state}, but {self._journal_path!r} has parts of it", "that file")
 
     def _was_being_made(self, file: int) -> bool:
         """Tell whether a process of ours was killed when it made the file; SQLite will empty it."""
@@ -131,7 +133,7 @@ class _Inspection:
             )
         if image.is_blank and image.application == image.version == 0:
             if self._wal.is_damaged:
-                self._refuse("all of it is in its WAL, which is damaged", f"{self._path}-wal")
+                self._refuse(f"all of it is in {self._log_path!r}, which is damaged", "that file")
             return True
         self._see_that_it_is_whole(image)
         self._see_that_the_journal_is_its_own(image)
@@ -142,7 +144,7 @@ class _Inspection:
             raise Unfit("its file format is newer than this SQLite", OWN)
         is_other = image.own[19] < WAL_MODE or self._wal.page_size not in {0, image.page_size}
         if self._has_wal and is_other:
-            self._refuse(f"{self._path}-wal next to it is of another database", "that file")
+            self._refuse(f"{self._log_path!r} is of another database", "that file")
 
     def _see_that_it_is_whole(self, image: Image) -> None:
         if not image.version:
@@ -171,7 +173,7 @@ class _Inspection:
         if journal is None:
             return
         if journal.first != 1 or _identity(journal.page) != _identity(image.own):
-            self._refuse(f"{self._path}-journal next to it would change it, and is not Gofer's", "that file")
+            self._refuse(f"{self._journal_path!r} would change it, and is not Gofer's", "that file")
 
     def _refuse(self, problem: str, other: str) -> NoReturn:
         raise Unfit(problem, f"bring back what belongs together, or move {other} away")

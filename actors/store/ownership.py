@@ -47,7 +47,7 @@ class Ownership:
         except OSError as error:
             self.release()
             problem = f"the lock file {self._path}-lock cannot be used: {os.strerror(error.errno or 0)}"
-            raise refused(database, problem, "use a folder on a local disk") from error
+            raise refused(database, problem, "use a local disk that has space") from error
         except BaseException:
             self.release()
             raise
@@ -59,10 +59,10 @@ class Ownership:
         """Say whose the database is, now that it is open and in order; take the last owner's note away."""
         assert self._file is not None
         self._is_new = False
-        with contextlib.suppress(OSError):  # On a full disk it says nothing; it is a lock all the same.
+        with contextlib.suppress(OSError):  # On a full disk it stays as it was; it is a lock all the same.
             # In one write of one length, so that a reader never sees none, or half of one.
             os.pwrite(self._file, _text(), 0)
-        os.truncate(self._file, len(_text()))
+            os.truncate(self._file, len(_text()))
 
     def suspect(self) -> None:
         """Leave a note for the next owner that the database may be damaged."""
@@ -88,8 +88,10 @@ class Ownership:
         self._open(f"{self._path}-lock")
         if self._file is None:
             return False
+        owner = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip()
+        owner = f"process {owner}" if owner else "another process"
         try:
-            self._take(partial(fcntl.flock, self._file), fcntl.LOCK_EX, wait=wait)
+            self._take(partial(fcntl.flock, self._file), fcntl.LOCK_EX, owner, wait=wait)
         except StorageFailed:
             self._is_new = False  # Another process has locked it first.
             raise
@@ -113,17 +115,17 @@ class Ownership:
         with opened(self._path) as file:
             if file is not None:
                 self._take(
-                    lambda flags: fcntl.lockf(file, flags, SHARED_BYTES, SHARED), fcntl.LOCK_SH, wait=wait
+                    lambda flags: fcntl.lockf(file, flags, SHARED_BYTES, SHARED),
+                    fcntl.LOCK_SH,
+                    "another process",
+                    wait=wait,
                 )
 
-    def _take(self, lock: Callable[[int], None], kind: int, *, wait: bool) -> None:
+    def _take(self, lock: Callable[[int], None], kind: int, owner: str, *, wait: bool) -> None:
         """Take a lock, or wait until it is free."""
         try:
             lock(kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            assert self._file is not None
-            text = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip()
-            owner = f"process {text}" if text else "another process"
             if not wait:
                 raise StorageFailed(
                     f"GOFER_DATABASE is {self._database!r}, which belongs to {owner};"
