@@ -11,7 +11,7 @@ from typing import Any, Self
 import pykka
 
 from actors import log
-from actors.errors import HandlerError, StorageFailed
+from actors.errors import HandlerError
 from actors.handlers import Function, Handlers, simulated
 from actors.interrupts import Interrupts
 from actors.loading import load_factory, load_handlers
@@ -19,6 +19,7 @@ from actors.messages import Drain, RecoverCrashed
 from actors.messaging import Channel, Mailbox
 from actors.settings import Settings
 from actors.store import Backlog, Clock, Database, JobStore, Ledger, Ownership, Vitals
+from actors.store.location import RESTORE, refused
 from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
 
@@ -115,7 +116,7 @@ class System:
             ledger = Ledger(database, self.interrupts, self._handlers, settings, clock)
         except Exception as error:
             database.close()
-            raise StorageFailed(f"the database {settings.database!r} cannot be opened: {error}") from error
+            raise refused(settings.database, str(error), RESTORE) from error
         backlog = Backlog(database, self._channel, clock.steady)
         return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 
@@ -200,10 +201,9 @@ def own(database: str, *, wait: bool) -> Ownership | None:
 
 
 def _database(path: str, ownership: Ownership | None) -> Database:
-    database = Database(path)
-    if ownership is not None and ownership.is_suspect:
-        database.check()
-        ownership.trust()
+    database = Database(path, is_suspect=ownership is not None and ownership.is_suspect)
+    if ownership is not None:
+        ownership.confirm()
     return database
 
 

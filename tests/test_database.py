@@ -76,37 +76,6 @@ def test_the_schema_refuses_a_pending_job_that_has_finished(database: Database) 
         )
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("this is not a database, and it is long enough to be looked at" * 20)
-    with pytest.raises(StorageFailed, match=r"notes\.txt' cannot be opened: file is not a database"):
-        Database(str(path))
-
-
-def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageFailed, match="cannot be opened"):
-        Database(str(tmp_path))
-
-
-def test_a_file_of_a_newer_gofer_is_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "jobs.db")
-    newer = sqlite3.connect(path)
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    with pytest.raises(StorageFailed, match=r"schema version 99 .* a newer Gofer made it"):
-        Database(path)
-
-
-def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = str(tmp_path / "other.db")
-    with contextlib.closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE songs (title)")
-    with pytest.raises(StorageFailed, match="not a Gofer database"):
-        Database(path)
-    with contextlib.closing(sqlite3.connect(path)) as other:
-        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("songs",)]
-
-
 def test_a_file_of_the_first_version_is_brought_up_to_date_with_its_jobs(tmp_path: Path) -> None:
     path = str(tmp_path / "jobs.db")
     with contextlib.closing(sqlite3.connect(path)) as old:
@@ -310,7 +279,7 @@ def test_a_check_finds_a_damaged_file(tmp_path: Path) -> None:
         file.seek(5 * 4096)
         file.write(b"\xff" * 4096)
     with pytest.raises(StorageFailed, match=r"is damaged|cannot be opened"):
-        Database(str(path)).check()
+        Database(str(path), is_suspect=True)
 
 
 def test_a_job_is_read_again_once_it_may_have_changed(database: Database) -> None:

@@ -26,7 +26,7 @@ pytestmark = needs_strace
         Fault("closed", "fdatasync", "EIO", 9),
         Fault("closed", "fdatasync", "ENOSPC", 5),
         Fault("crashed", "pwrite64", "EIO", 3, goes_on=True),
-        Fault("crashed", "openat", "EIO", 3),
+        Fault("crashed", "openat", "EIO", 8),
     ],
     ids=str,
 )

@@ -14,7 +14,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 import pytest
 
 from actors import Settings, start
-from actors.errors import StorageFailed
+from actors.errors import HandlerError, StorageFailed
 from tests.records import TYPE, Execution, executions, overlaps, stored
 from tests.service import PATIENCE, TOP, Service, answer, eventually, running, starting
 
@@ -260,7 +260,7 @@ def test_the_prompt_on_a_file_that_is_owned_ends_with_one_line(files: Files) -> 
         )
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("gofer: the database ")
+    assert line.startswith("gofer: GOFER_DATABASE is ")
     assert f"belongs to process {os.getpid()}" in line
     assert ended.stdout == ""
 
@@ -273,6 +273,63 @@ def test_the_lock_file_stays_with_the_id_of_its_last_owner(files: Files) -> None
     with running(**files.settings()) as service:
         assert files.owner() == service.worker
     assert Path(f"{files.database}-lock").stat().st_ino == before
+
+
+# The lock file is deleted by a person.
+
+
+def test_a_reload_after_the_lock_file_was_deleted_waits_for_the_owner_and_goes_on(files: Files) -> None:
+    lock = Path(f"{files.database}-lock")
+    with running(**files.settings()) as service:
+        for reload in range(2):
+            submit(service, range(30 * reload, 30 * reload + 30))
+            lock.unlink()
+            service.master.send_signal(signal.SIGHUP)
+            eventually(lambda: service.log.count("ASGI server listening") == reload + 2)  # noqa: B023
+        assert lock.exists()
+        run_all(service)
+    assert_never_two(files, 60, processes=3)
+
+
+def test_a_second_service_waits_for_an_owner_whose_lock_file_was_deleted(files: Files) -> None:
+    with running(**files.settings()) as owner:
+        submit(owner, range(30))
+        Path(f"{files.database}-lock").unlink()
+        with waiting(files) as next_:
+            before = cpu_seconds(next_.worker)
+            submit(owner, range(30, 60))
+            assert cpu_seconds(next_.worker) - before <= 0.02
+            assert owner.stop(SIGTERM).code == 0
+            eventually(next_.is_well)
+            assert files.owner() == next_.worker
+            run_all(next_)
+    assert_never_two(files, 60, processes=2)
+
+
+def test_in_python_a_start_is_refused_at_once_and_leaves_no_lock_file(files: Files) -> None:
+    lock = Path(f"{files.database}-lock")
+    with running(**files.settings()):
+        lock.unlink()
+        with pytest.raises(StorageFailed, match="belongs to another process"):
+            start(Settings(database=str(files.database)))
+        assert not lock.exists()
+
+
+def test_who_waited_for_a_lock_file_that_was_deleted_makes_another(files: Files) -> None:
+    lock = Path(f"{files.database}-lock")
+    with running(**files.settings()) as owner, waiting(files) as next_:
+        lock.unlink()
+        assert owner.stop(SIGTERM).code == 0
+        eventually(next_.is_well)
+        assert files.owner() == next_.worker
+        with pytest.raises(StorageFailed, match=f"belongs to process {next_.worker}"):
+            start(Settings(database=str(files.database)))
+
+
+def test_a_boot_that_fails_leaves_no_lock_file_that_it_made(files: Files) -> None:
+    with pytest.raises(HandlerError):
+        start(Settings(database=str(files.database), executor="tests.nowhere:factory"))
+    assert list(files.database.parent.iterdir()) == []
 
 
 # What the tests rest on.

@@ -152,8 +152,8 @@ def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
         nonlocal count
         count += 1
 
-    def counting(path: str) -> sqlite3.Connection:
-        connection = connect(path)
+    def counting(path: str, *, is_suspect: bool) -> sqlite3.Connection:
+        connection = connect(path, is_suspect=is_suspect)
         connection.set_progress_handler(step, 1)
         return connection
 

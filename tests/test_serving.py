@@ -397,14 +397,16 @@ def test_the_garbage_collector_leaves_alone_what_was_there_at_the_start(process:
 def test_a_worker_that_cannot_own_its_database_fails_to_boot_with_one_line(
     path: str, process: Process, tmp_path: Path
 ) -> None:
-    assert_fails_to_boot(process, f"the database '{tmp_path / path}' cannot be opened", tmp_path / path)
+    assert_fails_to_boot(
+        process, f"GOFER_DATABASE is '{tmp_path / path}', which cannot be opened", tmp_path / path
+    )
 
 
 def test_a_worker_that_cannot_open_its_database_fails_to_boot_with_one_line(
     process: Process, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs.db").write_bytes(b"this is not a database" * 100)
-    assert_fails_to_boot(process, f"the database '{tmp_path / 'jobs.db'}'", tmp_path / "jobs.db")
+    assert_fails_to_boot(process, f"GOFER_DATABASE is '{tmp_path / 'jobs.db'}'", tmp_path / "jobs.db")
     assert_free(tmp_path / "jobs.db")
 
 

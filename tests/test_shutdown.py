@@ -319,7 +319,7 @@ def test_a_database_that_cannot_be_opened_stops_the_start(path: str, tmp_path: P
     ended = refused(GOFER_DATABASE=tmp_path / path)
     assert ended.returncode > 0
     (line,) = [line for line in ended.stderr.splitlines() if "gofer: " in line]
-    assert f"gofer: the database '{tmp_path / path}' cannot be opened" in line
+    assert f"gofer: GOFER_DATABASE is '{tmp_path / path}', which cannot be opened" in line
     assert ended.stderr.count("Booting worker") == 1
     assert "Traceback" not in ended.stderr
     assert time.monotonic() - start < 10

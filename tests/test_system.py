@@ -11,6 +11,7 @@ import pytest
 
 from actors import Await, Get, ListJobs, Settings, Submit, System, start
 from actors.errors import StorageFailed
+from actors.store import connection
 from actors.store.database import Database
 from actors.store.ownership import NOTE
 
@@ -120,7 +121,7 @@ def test_after_a_broken_disk_the_next_start_checks_the_file(
     assert NOTE in lock.read_bytes()
     checks: list[bool] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Database, "check", lambda _database: checks.append(True))
+        patch.setattr(connection, "_verify", lambda _connection: checks.append(True))
         start(settings).stop()
     assert checks == [True]
     assert NOTE not in lock.read_bytes()

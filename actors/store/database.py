@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from msgspec import UNSET, Raw
 
-from actors.errors import JobNotFound, OutcomeInDoubt, StorageFailed
+from actors.errors import JobNotFound, OutcomeInDoubt
 from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
-from actors.store.connection import connect, verify
+from actors.store.connection import connect
+from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
+from actors.store.presence import Presence
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
@@ -32,23 +34,20 @@ class Database:
     It may be opened in one thread and used in another, but only in one. Its methods raise sqlite3.Error.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open the file. Raises StorageFailed if that cannot be done."""
+    def __init__(self, path: str, *, is_suspect: bool = False) -> None:
+        """Open the file, and read all of it if it may be damaged. Raises StorageFailed."""
         #: Rows of jobs that were submitted since the last statement.
         self._inserts: list[tuple[Any, ...]] = []
-        self._connection = connect(path)
+        self._connection = connect(path, is_suspect=is_suspect)
+        self._presence = Presence(path)
         try:
             #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
             self.totals = Totals(self._connection, are_kept=path != ":memory:")
         except Exception as error:
             self._connection.close()
-            raise StorageFailed(f"the database {path!r} cannot be opened: {error}") from error
+            raise refused(path, str(error), RESTORE) from error
         #: The job that `get` returned last, unless it may have changed since. No other connection writes.
         self._last_read: Job | None = None
-
-    def check(self) -> None:
-        """Read all of the file. Raises StorageFailed if it is damaged."""
-        verify(self._connection)
 
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""
@@ -62,6 +61,7 @@ class Database:
             if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
                 raise OutcomeInDoubt("out of memory during a commit") from None
             raise
+        self._presence.check()
         self.totals.committed()
         return True
 

@@ -1,10 +1,13 @@
 """The schema of the database, and how a file with an older one gets there."""
 
+import contextlib
 import sqlite3
 from typing import Final
 
 from actors.lifecycle import FINISHED
 
+#: What says in the header of a file that it is Gofer's; in older ones only the schema does.
+APPLICATION_ID: Final = int.from_bytes(b"gofr")
 # The rowid is the job's id, so that the order of submission costs no index of its own, and a page of jobs
 # costs the same wherever it starts. Times are microseconds since 1970, in UTC.
 FIRST_SCHEMA: Final = f"""
@@ -78,15 +81,17 @@ MIGRATIONS: Final = (
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file up to date. Raises DatabaseError if it is a newer Gofer's, or not a Gofer database."""
+    """Bring a file up to date, or fill a new one, in one transaction. Raises sqlite3.Error."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if version == 0 and tables:
-        raise sqlite3.DatabaseError("it is not a Gofer database")
-    if version > len(MIGRATIONS):
-        raise sqlite3.DatabaseError(
-            f"it has schema version {version} and this Gofer knows none after {len(MIGRATIONS)};"
-            " a newer Gofer made it"
+    if version < len(MIGRATIONS):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {''.join(MIGRATIONS[version:])} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
         )
-    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")
+
+
+def objects(version: int) -> dict[str, str]:
+    """Return the SQL of each table and index that a file of this version has, by name."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript("".join(MIGRATIONS[:version]))
+        return dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
