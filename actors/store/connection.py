@@ -105,6 +105,7 @@ def _prepare(connection: sqlite3.Connection, found: Found) -> None:
             migrate(connection)
         _pragma(connection, "journal_mode", "WAL", expected="wal")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # Commits see to that (see checkpoints.py).
     migrate(connection)
 
 

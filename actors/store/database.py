@@ -1,5 +1,6 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,11 @@ from msgspec import UNSET, Raw
 from actors.errors import JobNotFound, OutcomeInDoubt
 from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
+from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
 from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
-from actors.store.presence import Presence
+from actors.store.presence import IN_MEMORY, Presence
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
@@ -42,7 +44,9 @@ class Database:
         self._presence = Presence(path)
         try:
             #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
-            self.totals = Totals(self._connection, are_kept=path != ":memory:")
+            self.totals = Totals(self._connection, are_kept=path != IN_MEMORY)
+            real = None if path == IN_MEMORY else os.path.realpath(path)
+            self._checkpoints = Checkpoints(self._connection, real)
         except Exception as error:
             self._connection.close()
             raise refused(path, str(error), RESTORE) from error
@@ -55,12 +59,15 @@ class Database:
         if not self._connection.in_transaction:
             return False
         self.totals.write()
+        self._checkpoints.begin_commit()
         try:
             self._connection.execute("COMMIT")
         except MemoryError:
             if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
                 raise OutcomeInDoubt("out of memory during a commit") from None
             raise
+        finally:
+            self._checkpoints.end_commit()
         self._presence.check()
         self.totals.committed()
         return True
@@ -76,6 +83,7 @@ class Database:
     def close(self) -> None:
         """Close; what was not committed is lost."""
         self._connection.close()
+        self._checkpoints.close()
 
     def insert(self, job: Job, payload: Raw) -> None:
         """Add a job that was just submitted, with its payload."""
