@@ -115,6 +115,10 @@ class Handlers:
             raise InvalidJob(f"no handler for `type` {job_type!r}; there are: {known}")
         return found
 
+    def knows(self, job_type: str) -> bool:
+        """Tell whether jobs of this type can run."""
+        return self._default is not None or job_type in self._known
+
     def options(self, job_type: str) -> Options:
         """Return the options of the type's handler, or the defaults if the handler was removed."""
         found = self._known.get(job_type, self._default)

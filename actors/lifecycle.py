@@ -45,8 +45,11 @@ MOVES: Final[Mapping[str, tuple[tuple[Status, ...], Status]]] = {
     "retry": ((Status.FAILED, Status.CANCELLED), Status.PENDING),
 }
 
-#: Crashes in a row, each during an attempt of the job, after which the job is assumed to be their cause.
-MOST_CRASHES: Final = 3
+#: Crashes in a row, each during an attempt of the job, after which it is a suspect, of which one runs at a
+#: time; after which it runs alone; and after which it is the cause.
+SUSPECT: Final = 2
+ALONE: Final = 3
+CONVICTED: Final = 4
 #: Seconds that a backoff lasts at most.
 LONGEST_BACKOFF: Final = 300.0
 
@@ -142,9 +145,12 @@ def failed(job: Job, attempt: int, error: str, now: datetime) -> Job:
     return replace(job, status=_ended(job, "fail", attempt), last_error=error, finished_at=now)
 
 
-def has_retries_left(job: Job) -> bool:
-    """Tell whether the running attempt may fail without the job failing."""
-    return job.attempts <= job.max_retries
+def has_retries_left(job: Job, interruptions: int = 0) -> bool:
+    """Tell whether the running attempt may fail without the job failing.
+
+    Of its attempts so many were interruptions, which use no retry: cut off, or crashed.
+    """
+    return job.attempts - interruptions <= job.max_retries
 
 
 def backed_off(job: Job, attempt: int, error: str, now: datetime, seconds: float) -> Job:
@@ -183,16 +189,28 @@ def released(job: Job, attempt: int) -> Job:
     return replace(job, status=status, attempts=job.attempts - 1, started_at=None)
 
 
-def recovered(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:
+def cut_off(job: Job, now: datetime, *, at_most_once: bool) -> Job:
+    """Return the job after the process was stopped during its attempt: pending, or failed if it runs once.
+
+    The attempt counts, but uses no retry.
+    """
+    if at_most_once:
+        return failed(job, job.attempts, "the attempt was cut off by a stop (GOFER_ON_CRASH=fail)", now)
+    return replace(job, status=_moved(job, "recover"), started_at=None)
+
+
+def crashed(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:
     """Return the job after a crash, the last of `crashes` in a row, each during an attempt of it.
 
-    The attempt counts. The job is pending again, or failed: if it may run only once, or probably caused the
-    crashes.
+    As after a cut off; but it is failed once it was alone in a process that crashed.
     """
     if at_most_once:
         return failed(job, job.attempts, "the process crashed during the attempt (GOFER_ON_CRASH=fail)", now)
-    if crashes >= MOST_CRASHES:
-        return failed(job, job.attempts, f"the process crashed during each of {crashes} attempts", now)
+    if crashes >= CONVICTED:
+        reason = (
+            f"the process crashed during each of {crashes} attempts, in the last of which nothing else ran"
+        )
+        return failed(job, job.attempts, reason, now)
     return replace(job, status=_moved(job, "recover"), started_at=None)
 
 

@@ -110,7 +110,8 @@ class Store:
 
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
-        self.ledger._running, self.ledger._durable_running = {}, {}
+        self.ledger._runs._runs, self.ledger._runs._durable = {}, {}
+        self.database.life.was_cut_off = False
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""

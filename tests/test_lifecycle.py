@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +75,7 @@ def test_a_released_job_is_as_it_was_before_its_claim() -> None:
 
 
 def recovered(crashes: int, *, at_most_once: bool = False) -> Job:
-    return lifecycle.recovered(processing(), crashes, NOW, at_most_once=at_most_once)
+    return lifecycle.crashed(processing(), crashes, NOW, at_most_once=at_most_once)
 
 
 def test_a_recovered_job_has_used_the_attempt_up() -> None:
@@ -82,11 +83,29 @@ def test_a_recovered_job_has_used_the_attempt_up() -> None:
     assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
 
 
-def test_a_job_that_ran_at_three_crashes_in_a_row_has_failed() -> None:
-    assert recovered(crashes=2).status is Status.PENDING
-    job = recovered(crashes=3)
+def test_a_job_that_ran_at_four_crashes_in_a_row_has_failed() -> None:
+    assert recovered(crashes=3).status is Status.PENDING
+    job = recovered(crashes=4)
     assert (job.status, job.finished_at) == (Status.FAILED, NOW)
-    assert job.last_error == "the process crashed during each of 3 attempts"
+    assert job.last_error == (
+        "the process crashed during each of 4 attempts, in the last of which nothing else ran"
+    )
+
+
+def test_a_job_that_was_cut_off_is_pending_or_failed_if_it_may_run_only_once() -> None:
+    job = lifecycle.cut_off(processing(), NOW, at_most_once=False)
+    assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
+    job = lifecycle.cut_off(processing(), NOW, at_most_once=True)
+    assert (job.status, job.last_error) == (
+        Status.FAILED,
+        "the attempt was cut off by a stop (GOFER_ON_CRASH=fail)",
+    )
+
+
+def test_attempts_that_were_cut_off_use_no_retry() -> None:
+    third = msgspec.structs.replace(processing(), attempts=3, max_retries=1)
+    assert not lifecycle.has_retries_left(third, interruptions=1)
+    assert lifecycle.has_retries_left(third, interruptions=2)
 
 
 def test_a_job_that_may_run_only_once_has_failed_at_the_first_crash() -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET, Raw
 
@@ -15,6 +15,7 @@ from actors.lifecycle import FIRST_ID, ID, Job, Status
 from actors.messages import ListJobs
 from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
+from actors.store.life import Life
 from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
 from actors.store.presence import IN_MEMORY, Presence
@@ -28,6 +29,13 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 #: A time after all others, in microseconds.
 END_OF_TIME: Final = 2**63 - 1
+
+
+class Past(NamedTuple):
+    """What a job has behind it: in how many crashes in a row it was running, and how often it was cut off."""
+
+    crashes: int
+    interruptions: int
 
 
 class Database:
@@ -45,13 +53,14 @@ class Database:
         try:
             #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
             self.totals = Totals(self._connection, are_kept=path != IN_MEMORY)
+            self.life = Life(self._connection, self._write)
             real = None if path == IN_MEMORY else os.path.realpath(path)
             self._checkpoints = Checkpoints(self._connection, real)
         except Exception as error:
             self._connection.close()
             raise refused(path, str(error), RESTORE) from error
-        #: The job that `get` returned last, unless it may have changed since. No other connection writes.
-        self._last_read: Job | None = None
+        #: What `find` returned last, unless it may have changed since. No other connection writes.
+        self._last_read: tuple[Job, Past] | None = None
 
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""
@@ -90,20 +99,29 @@ class Database:
         self._inserts.append(_inserted(job, payload))
         self.totals.add(kind(job), len(payload))
 
-    def update(self, before: Job, after: Job, *, payload: int | None = None, crashes: int | None = 0) -> int:
+    def update(
+        self,
+        before: Job,
+        after: Job,
+        *,
+        payload: int | None = None,
+        crashes: int | None = 0,
+        interruptions: int = 0,
+    ) -> int:
         """Write a move, guarded by the status and attempt that the job had before; return the row's bytes.
 
         `payload` is the bytes of the job's payload, if `before` does not carry it. `crashes` is in how many
-        crashes in a row an attempt was running; None leaves it.
+        crashes in a row an attempt was running; None leaves it. `interruptions` are so many more.
         """
-        if self._last_read is not None and self._last_read.id == before.id:
+        if self._last_read is not None and self._last_read[0].id == before.id:
             self._last_read = None
         self.totals.finish += after.finished_at is not None
         result = None if after.raw_result is UNSET else bytes(after.raw_result)
         changed = self._write(
             "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
             " run_at = ?, last_error = ?, result = ?, finish = ?, crashes = coalesce(?, crashes),"
-            " is_unwanted = 0 WHERE id = ? AND status = ? AND attempts = ?",
+            " interruptions = interruptions + ?, is_unwanted = 0"
+            " WHERE id = ? AND status = ? AND attempts = ?",
             (
                 after.status,
                 after.attempts,
@@ -114,6 +132,7 @@ class Database:
                 None if result is None else result.decode(),
                 None if after.finished_at is None else self.totals.finish,
                 crashes,
+                interruptions,
                 int(before.id, 16),
                 before.status,
                 before.attempts,
@@ -129,9 +148,14 @@ class Database:
 
     def get(self, job_id: str) -> Job | None:
         """Return the whole job: the same object until it changes or another is read, as clients poll."""
-        if self._last_read is None or self._last_read.id != job_id:
+        found = self.find(job_id)
+        return None if found is None else found[0]
+
+    def find(self, job_id: str) -> tuple[Job, Past] | None:
+        """Return the whole job, and what it has behind it."""
+        if self._last_read is None or self._last_read[0].id != job_id:
             row = self._read(WHOLE, (_rowid(job_id),)).fetchone()
-            self._last_read = None if row is None else _job(row)
+            self._last_read = None if row is None else (_job(row[2:]), Past(row[0], row[1]))
         return self._last_read
 
     def page(self, query: ListJobs) -> Iterator[Job]:

@@ -11,6 +11,7 @@ from actors.messages import (
     Cancelled,
     Claim,
     Complete,
+    Drain,
     Fail,
     RecoverCrashed,
     Release,
@@ -67,6 +68,7 @@ WRITERS: Final[Mapping[type[Any], Fates]] = {
     Release:        Fates(K,   K,    R),
     Cancelled:      Fates(K,   K,    R),
     RecoverCrashed: Fates(P,   R,    R),
+    Drain:          Fates(K,   R,    R),
 }  # fmt: skip
 READER: Final = Fates(R, R, R)
 

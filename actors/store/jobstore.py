@@ -14,6 +14,7 @@ from actors.store import faults
 from actors.store.backlog import Backlog
 from actors.store.batch import Batch, Entry, give, give_last
 from actors.store.ledger import Ledger
+from actors.store.suspicion import Turn
 from actors.store.vitals import Vitals
 from actors.store.waiting import Awaits, Kept
 
@@ -143,6 +144,10 @@ class JobStore(Actor):
                 return False
             return True
         entry.answer = self._ledger.handle(message)
+        if entry.answer is Turn.NONE:
+            self._remind()
+            self._kept.wait(entry)
+            return False
         if entry.answer is NotImplemented:
             entry.answer = None if isinstance(message, BRING_BACK) else self.answer(message)
         return True
@@ -246,10 +251,14 @@ class JobStore(Actor):
                 give([entry])
 
     def _keep(self, entry: Entry, error: BaseException) -> None:
-        if not self._kept:
-            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
+        self._remind()
         if not self._kept.add(entry, error, is_its_own=not self._is_disk_full()):
             self._give_up(error)
+
+    def _remind(self) -> None:
+        """See to it that what is kept comes back."""
+        if not self._kept:
+            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
 
     def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:
         """Answer every asker, store nothing more, and stop."""

@@ -16,7 +16,10 @@ from actors.store.schema import SIZE
 SUMMARY: Final = (
     "id, type, status, created_at, attempts, max_retries, started_at, finished_at, run_at, last_error"
 )
-WHOLE: Final = f"SELECT {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB) FROM jobs WHERE id = ?"
+WHOLE: Final = (
+    f"SELECT crashes, interruptions, {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB)"
+    " FROM jobs WHERE id = ?"
+)
 IS_DELAYED: Final = "(run_at IS NOT NULL)"
 BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
 BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"

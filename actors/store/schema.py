@@ -77,6 +77,10 @@ MIGRATIONS: Final = (
     CREATE TABLE totals (finish INTEGER NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTED)})
     STRICT;
     INSERT INTO totals {COUNT};""",
+    # How many of a job's attempts were cut off, or crashed; and how the process that owns the file fares.
+    """ALTER TABLE jobs ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE life (is_stopping INTEGER NOT NULL, boot TEXT NOT NULL) STRICT;
+    INSERT INTO life VALUES (0, '');""",
 )
 
 

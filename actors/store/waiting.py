@@ -77,6 +77,10 @@ class Kept:
         entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0
         return True
 
+    def wait(self, entry: Entry) -> None:
+        """Keep a claim for which it is too early."""
+        self._entries.append(entry)
+
     def take_all(self) -> list[Entry]:
         """Return all in their order, and forget them."""
         taken, self._entries = self._entries, []

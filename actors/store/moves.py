@@ -1,0 +1,59 @@
+"""The moves: how each is written, at what time, and what follows from it after the commit."""
+
+from datetime import datetime
+
+from actors import log
+from actors.lifecycle import FINISHED, Job, Status
+from actors.store.changes import Changes
+from actors.store.clock import Clock
+from actors.store.database import Database
+
+
+class Moves:
+    """Writes moves in the open transaction. Its methods raise sqlite3.Error."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self.changes = Changes()
+
+    def look(self) -> datetime:
+        """Return the time; if the clock was set back, move first all that waits for it (see clock.py)."""
+        now, back = self._clock.look()
+        if back:
+            log.logger("JobStore").warning("the wall clock was set back", seconds=round(back, 3))
+            self._database.set_back(back)
+            self.changes.set_back(back)
+        return now
+
+    def write(
+        self,
+        before: Job,
+        after: Job,
+        *,
+        payload: int | None = None,
+        crashes: int | None = 0,
+        interruptions: int = 0,
+    ) -> None:
+        """Write a move (see Database.update), and note what it leads to: another run, or the end."""
+        # SQLite writes the whole row again.
+        self.changes.bytes += self._database.update(
+            before, after, payload=payload, crashes=crashes, interruptions=interruptions
+        )
+        if after.status is Status.PENDING:
+            self.changes.runnable.append(after)
+        if after.status in FINISHED:
+            self.changes.finished.append(after)
+
+    def commit(self) -> Changes:
+        """Make them durable, and return what follows."""
+        self.changes.wrote = self._database.commit()
+        self._clock.commit()
+        changes, self.changes = self.changes, Changes()
+        return changes
+
+    def rollback(self) -> None:
+        """Forget all since the last commit."""
+        self.changes = Changes()
+        self._clock.rollback()
+        self._database.rollback()
