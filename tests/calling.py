@@ -91,9 +91,10 @@ class Store:
         else:
             self.actor.actor_inbox.get()
 
-    def crash(self) -> None:
-        """Go on as the next process would."""
+    def crash(self, *, cut_off: bool = False) -> None:
+        """Go on as the next process would, after a crash or a stop that cut its jobs off."""
         self.forget()
+        self.database.life.was_cut_off = cut_off
         self.recover()
 
     def recover(self) -> int:
@@ -111,7 +112,6 @@ class Store:
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
         self.ledger._runs._runs, self.ledger._runs._durable = {}, {}
-        self.database.life.was_cut_off = False
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""

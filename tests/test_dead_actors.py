@@ -10,7 +10,7 @@ import pytest
 from actors import Await, Settings, System, start
 from actors.messages import Progress
 from actors.store import vitals
-from actors.store.ledger import Ledger
+from actors.store.runs import Runs
 from actors.work.worker import Worker
 from api import asking, create_app
 
@@ -38,7 +38,7 @@ def stuck(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         busy.set()
         over.wait(60)
 
-    monkeypatch.setattr(Ledger, "_note_progress", wait)
+    monkeypatch.setattr(Runs, "note_progress", wait)
     system.store.tell(Progress("0" * 16, 0.5))
     assert busy.wait(10)
     yield
@@ -136,7 +136,7 @@ def test_the_service_recovers_when_the_jobstore_answers_again(
     system: System, client: falcon.testing.TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
-    monkeypatch.setattr(Ledger, "_note_progress", lambda *_: over.wait(60))
+    monkeypatch.setattr(Runs, "note_progress", lambda *_: over.wait(60))
     with monkeypatch.context() as short:
         short.setattr(asking, "ANSWER_LIMIT", 0.2)
         short.setattr(vitals, "STUCK", 0)

@@ -86,8 +86,9 @@ class JobStore(Actor):
                 self._bring_back(awaits=True)
                 self._commit()
             for entry in self._kept.take_all():
-                lost = repr(entry.message)[:200]
-                self._log.error("not stored before the end: its job will run again", outcome=lost)
+                if isinstance(entry.message, Outcome):
+                    lost = repr(entry.message)[:200]
+                    self._log.error("not stored before the end: its job will run again", outcome=lost)
                 give([entry])
         except BaseException as error:  # noqa: BLE001 - whatever it is, every asker gets an answer
             self._give_up(error)
