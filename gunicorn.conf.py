@@ -6,7 +6,7 @@ import sys
 
 import actors
 from actors import log
-from api import serving
+from api import checks, serving
 
 try:
     settings = actors.from_environment(os.environ)
@@ -17,6 +17,7 @@ host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{host}:{settings.port}"
 # Not logconfig_dict: with it gunicorn also makes an access log record of every request.
 logging.config.dictConfig(log.config(settings.log))
+logging.getLogger("gunicorn.error").addFilter(serving.is_news)
 errorlog = None
 loglevel = settings.log
 
@@ -32,11 +33,11 @@ asgi_lifespan = "off"
 # One socket path per user: a second gunicorn would take over the first one's.
 control_socket_disable = True
 #: Seconds from the stop signal until gunicorn's master kills the worker.
-graceful_timeout = 30
+graceful_timeout = settings.grace + checks.RESERVE
 
 
 def on_starting(server):
-    serving.check(server.cfg)
+    checks.check(server.cfg, settings)
     serving.release_after_fork()
 
 
@@ -67,3 +68,4 @@ def post_worker_init(worker):
 def worker_exit(server, worker):  # Also in the master, for its record of a worker that never ran there.
     if hasattr(worker, "serving"):
         worker.serving.end()
+        serving.leave_within(serving.LEFT_BEHIND, worker.serving.code)

@@ -80,7 +80,7 @@ def test_copies_made_while_the_owner_is_frozen_hold_every_job_admitted_before(tm
 
 def assert_owned(database: Path) -> None:
     with pytest.raises(StorageFailed, match="belongs to process"):
-        start(Settings(database=str(database)))
+        start(Settings(database=str(database), simulated_seconds=0))
 
 
 def assert_sound(copy: Path, admitted: list[str]) -> None:

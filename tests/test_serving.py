@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2
 from typing import Any
@@ -27,7 +27,7 @@ import actors
 from actors import Await, Settings, Submit, System
 from actors.errors import Draining
 from actors.handlers import Function
-from api import server, serving
+from api import checks, server, serving
 from api.serving import Serving
 from tests import records
 from tests.jobs import LIMIT, echo
@@ -59,6 +59,9 @@ class Lines(list[str]):
     def warning(self, message: str, *values: object) -> None:
         self.append(message % values)
 
+    def debug(self, message: str, *values: object) -> None:
+        pass
+
 
 @dataclass
 class Options:
@@ -71,6 +74,7 @@ class Options:
     reuse_port: bool = False
     graceful_timeout: int = 30
     backlog: int = 2048
+    address: list[tuple[str, int] | str | int] = field(default_factory=list)
 
 
 class FakeMaster:
@@ -258,7 +262,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
 
 
 def test_the_options_of_the_service_itself_are_accepted() -> None:
-    serving.check(Options())
+    checks.check(Options(), Settings())
 
 
 @pytest.mark.parametrize(
@@ -269,14 +273,15 @@ def test_the_options_of_the_service_itself_are_accepted() -> None:
         (Options(preload_app=True), "preload_app"),
         (Options(max_requests=5), "max_requests"),
         (Options(reuse_port=True), "reuse_port"),
+        (Options(graceful_timeout=20), "graceful_timeout 20"),
     ],
-    ids=["workers", "worker_class", "preload_app", "max_requests", "reuse_port"],
+    ids=["workers", "worker_class", "preload_app", "max_requests", "reuse_port", "graceful_timeout"],
 )
 def test_an_option_with_which_one_process_would_not_own_the_actors_is_refused_in_one_line(
     options: Options, named: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        serving.check(options)
+        checks.check(options, Settings())
     (line,) = str(ended.value.code).splitlines()
     assert line.startswith(f"gofer: cannot run with {named}: ")
 
@@ -539,14 +544,10 @@ def is_refused(address: tuple[str, int]) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("graceful_timeout", "grace"), [(30, 25), (6, 1), (5, 0), (3, 0)])
-def test_a_running_job_has_gunicorns_grace_less_five_seconds_and_never_less_than_none(
-    graceful_timeout: int, grace: float, process: Process, drains: list[tuple[float, bool]]
-) -> None:
-    process.worker.options.graceful_timeout = graceful_timeout
-    process.begin()
+def test_a_running_job_has_the_grace_that_is_set(process: Process, drains: list[tuple[float, bool]]) -> None:
+    process.begin(grace=7)
     process.stop()
-    assert drains == [(grace, False)]
+    assert drains == [(7, False)]
 
 
 @pytest.mark.parametrize("second", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name)
@@ -737,13 +738,13 @@ def test_the_end_stops_the_executor(process: Process) -> None:
 
 def before_all_are_stopped(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Do something in the middle of the end: the system drains, and its actors are to be stopped next."""
-    stop_all = pykka.ActorRegistry.stop_all
+    stop_workers = System.stop_workers
 
-    def act_and_stop() -> None:
+    def act_and_stop(system: System) -> None:
         action()
-        stop_all()
+        stop_workers(system)
 
-    monkeypatch.setattr(pykka.ActorRegistry, "stop_all", act_and_stop)
+    monkeypatch.setattr(System, "stop_workers", act_and_stop)
 
 
 def test_the_end_waits_for_the_running_job(
@@ -776,8 +777,7 @@ def test_a_job_that_outlives_the_grace_is_given_back(process: Process, tmp_path:
             yield 0.5
 
     process.handlers["go on"] = go_on
-    process.worker.options.graceful_timeout = serving.RESERVE
-    process.begin(tmp_path / "jobs.db")
+    process.begin(tmp_path / "jobs.db", grace=0)
     process.submit("go on")
     assert is_running.wait(LIMIT)
     process.stop()
@@ -802,8 +802,7 @@ def test_the_end_gives_the_grace_to_running_jobs_if_no_signal_came_before_it(
     process: Process, drains: list[tuple[float, bool]]
 ) -> None:
     """As when gunicorn ends the loop by itself, because its master was killed."""
-    process.worker.options.graceful_timeout = 6
-    process.begin()
+    process.begin(grace=1)
     process.worker.run(process.worker.handle_quit_signal)
     assert drains == []
     process.serving.end()

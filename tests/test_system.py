@@ -80,7 +80,7 @@ def test_a_job_that_outlives_the_grace_is_given_back(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     with pytest.raises(StorageFailed):
-        start(Settings(database=str(tmp_path)))
+        start(Settings(database=str(tmp_path), simulated_seconds=0))
     assert set(threading.enumerate()) == before
 
 
@@ -107,7 +107,7 @@ def test_after_a_broken_disk_the_next_start_checks_the_file(
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
         raise error
 
-    settings = Settings(database=str(tmp_path / "jobs.db"))
+    settings = Settings(database=str(tmp_path / "jobs.db"), simulated_seconds=1)
     lock = tmp_path / "jobs.db-lock"
     lost = threading.Event()
     system = start(settings, lost=lost.set)

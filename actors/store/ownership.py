@@ -70,8 +70,11 @@ class Ownership:
         except BlockingIOError:
             owner = os.pread(self._file, len(_text()), 0).decode(errors="replace").strip() or "unknown"
             if not wait:
+                holder = (
+                    ", this one; stop the other system in it" if owner == str(os.getpid()) else "; stop it"
+                )
                 raise StorageFailed(
-                    f"the database {database!r} belongs to process {owner}; stop it, or use another file"
+                    f"the database {database!r} belongs to process {owner}{holder}, or use another file"
                 ) from None
             log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
             fcntl.flock(self._file, fcntl.LOCK_EX)
