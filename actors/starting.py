@@ -36,8 +36,10 @@ def start(
     settings = Settings() if settings is None else settings
     if not isinstance(settings, Settings):
         raise SettingError(f"settings is {settings!r}; it must be a Settings, such as Settings(workers=4)")
-    known = _handlers(settings, handlers)
     with contextlib.ExitStack() as undo:
+        if ownership is not None:
+            undo.callback(ownership.release)
+        known = _handlers(settings, handlers)
         owned = ownership or own(settings.database, wait=False)
         if owned is not None:
             undo.callback(owned.release)

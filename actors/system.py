@@ -19,13 +19,13 @@ from typing import Any, Final, Self
 
 import pykka
 
-from actors import log
+from actors import forks, log
 from actors.errors import GoferError, StorageFailed
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
 from actors.messages import Drain, ListJobs, RecoverCrashed
-from actors.messaging import Channel, Mailbox
+from actors.messaging import Channel, thread_of
 from actors.settings import Settings
 from actors.store import Backlog, Database, JobStore, Ledger, Ownership, Vitals
 from actors.validation import CheckingRef, Validation
@@ -59,7 +59,7 @@ class System:
         self._pool = pool
         self._ownership = ownership
         self._lost = lost
-        #: In a fork of it there is nothing to stop.
+        #: The process in which its threads are.
         self._process = os.getpid()
         self._channel = Channel()
         #: Whether the service is stopping, and whether it still takes jobs.
@@ -76,6 +76,7 @@ class System:
         #: For callers that have already validated a Submit, such as HTTP.
         self.unchecked_store = self._start_store(settings)
         self.store = CheckingRef(self.unchecked_store, self.validation)
+        forks.in_child(self._forget)
         try:
             with self._changing:
                 for _ in range(settings.workers):
@@ -124,7 +125,7 @@ class System:
         if os.getpid() != self._process:
             return
         self.drain(self._settings.grace if grace is None else grace)
-        if threading.current_thread() in self._threads():
+        if threading.current_thread() in map(thread_of, self._actors()):
             threading.Thread(target=self.stop, name="stop", daemon=True).start()
             return
         with self._stopping:
@@ -147,16 +148,13 @@ class System:
             seconds = round(self.interrupts.seconds_left, 1)
             self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
         end = time.monotonic() + self.interrupts.seconds_left + NEXT_YIELD
-        for thread in [*map(_thread, self.workers), *self._ending]:
+        for thread in [*map(thread_of, self.workers), *self._ending]:
             thread.join(max(0, end - time.monotonic()))
-        stuck = [ref for ref in self.workers if _thread(ref).is_alive()]
+        stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
         for ref in stuck:  # Or `ActorRegistry.stop_all()` would wait for it.
             pykka.ActorRegistry.unregister(ref)
         for job in self._running() if stuck else []:
             self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
-
-    def _threads(self) -> list[threading.Thread]:
-        return [*map(_thread, self._actors()), *self._ending]
 
     def _running(self) -> list[Job]:
         """Return the running jobs, if the JobStore can say; a stop goes on without that."""
@@ -165,6 +163,11 @@ class System:
         except (GoferError, pykka.ActorDeadError, pykka.Timeout):
             return []
         return listed
+
+    def _forget(self) -> None:
+        """In a fork, which has none of the threads, have no asker wait for them."""
+        for ref in self._actors():
+            ref.actor_stopped.set()
 
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = Database(settings.database)
@@ -235,10 +238,3 @@ class System:
 
     def _actors(self) -> list[pykka.ActorRef[Any]]:
         return [self.store, *self.workers]
-
-
-def _thread(ref: pykka.ActorRef[Any]) -> threading.Thread:
-    inbox = ref.actor_inbox
-    assert isinstance(inbox, Mailbox)
-    assert inbox.thread is not None
-    return inbox.thread

@@ -23,8 +23,8 @@ def check(cfg: Config, settings: Settings) -> None:
         "preload_app: actors do not survive the fork, so leave it off": cfg.preload_app,
         "max_requests: a restart would interrupt jobs, so leave it at 0": cfg.max_requests,
         "reuse_port: a second service would take half of the requests, so leave it off": cfg.reuse_port,
-        f"graceful_timeout {cfg.graceful_timeout}: set GOFER_GRACE, which sets it too, to {RESERVE} seconds"
-        " more": cfg.graceful_timeout != settings.grace + RESERVE,
+        f"graceful_timeout {cfg.graceful_timeout}: it is always {RESERVE} more than GOFER_GRACE, so set that"
+        " instead": cfg.graceful_timeout != settings.grace + RESERVE,
     }
     for refusal, applies in refusals.items():
         if applies:
@@ -53,6 +53,5 @@ def _try(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         sys.exit(
-            f"gofer: cannot listen on {host}, port {port}: {error.strerror};"
-            " stop what listens there, or set HOST and PORT"
+            f"gofer: cannot listen on {host}, port {port}: {error.strerror}; set HOST and PORT to others"
         )

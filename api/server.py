@@ -45,6 +45,8 @@ class Worker(Protocol):
 
     cfg: Config
     log: GunicornLog
+    #: The process id of the master.
+    ppid: int
     loop: asyncio.AbstractEventLoop
     servers: list[asyncio.Server]
     sockets: list[Any]

@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import logging
 import os
 import signal
 import sys
@@ -34,15 +33,15 @@ from pykka import ActorRegistry
 
 import actors
 from actors import GoferError, Settings, System, log
+from api import waiting
 from api.app import create_app
+from api.children import Children
 from api.server import Master, Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: What the master sends to a worker that a reload is about to replace; ignored where no handler is set for
 #: it.
 HANDS_OVER: Final = signal.SIGURG
-#: Seconds that threads which handlers have left behind may keep the process after all has been stopped.
-LEFT_BEHIND: Final = 2.0
 #: Seconds from the stop signal for which open connections may still be answered; and within these, how long
 #: gunicorn is not told: it would close each connection behind the answer it gives, whatever that said.
 CONNECTION_GRACE: Final = 1.2
@@ -50,15 +49,6 @@ FAREWELL: Final = 0.2
 
 
 # In the master.
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Tell whether gunicorn's line says more than the one that a failed boot has left already."""
-    line = record.getMessage()
-    is_old = line.endswith(f"exited with code {Arbiter.WORKER_BOOT_ERROR}.") or line.startswith(
-        ("Shutting down: ", "Reason: ")
-    )
-    return record.levelno != logging.ERROR or not is_old
 
 
 def hold_stop_signals() -> None:
@@ -71,7 +61,13 @@ def hold_stop_signals() -> None:
 
 def release_after_fork() -> None:
     """Have the master take stop signals again as soon as it has forked."""
-    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS))
+    master = os.getpid()
+
+    def release() -> None:
+        if os.getpid() == master:  # Not when a worker forks: it may have reason to block them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    os.register_at_fork(after_in_parent=release)
 
 
 def stop_gracefully_at_each_signal() -> None:
@@ -122,7 +118,8 @@ class Serving:
         """Wait for the database, start the actors and make the app, before gunicorn accepts."""
         try:
             self._take_signals()
-            ownership = actors.own(self._settings.database, wait=True)
+            self._children = Children(self._worker.sockets)
+            ownership = waiting.own(self._settings.database, self._worker.ppid)
             self._is_waiting = False
             self._system = self._start(self._settings, ownership=ownership, lost=lost)
             self._worker.asgi = create_app(self._system)
@@ -143,10 +140,9 @@ class Serving:
         sys.exit(self.code)
 
     def _say_ready(self, system: System) -> None:
-        host, port, *_ = self._worker.sockets[0].getsockname()
         log.logger("Gofer").info(
             "ready",
-            address=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+            address=_url(self._worker.sockets[0].getsockname()),
             database=self._settings.database,
             workers=self._settings.workers,
             engine=self._settings.executor or "threads",
@@ -189,7 +185,7 @@ class Serving:
         signal.signal(HANDS_OVER, self._hand_over)
         # They are the master's business, and would kill a worker that gets them by mistake.
         for signum in (signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(signum, signal.SIG_IGN)
+            signal.signal(signum, pass_over)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _stop(self, _signum: int, _frame: object) -> None:
@@ -220,7 +216,7 @@ class Serving:
         loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
         # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
         loop.remove_signal_handler(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, pass_over)
 
     def _end_serving(self) -> None:
         """Have gunicorn wait for the connections that are left, and close them behind their next answer."""
@@ -232,10 +228,15 @@ class Serving:
                     task.cancel()
 
 
-def leave_within(seconds: float, code: int) -> None:
-    """End this process even if threads that are not ours would keep it: all of ours has been stopped."""
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(code))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+def _url(address: tuple[Any, ...] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port, *_ = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def pass_over(_signum: int, _frame: object) -> None:
+    """Do nothing at a signal; unlike one that is ignored, the commands that handlers start still get it."""
 
 
 def lost() -> None:

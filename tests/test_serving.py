@@ -106,6 +106,7 @@ class FakeWorker:
         self.cfg: server.Config = self.options
         self.lines = Lines()
         self.log: server.GunicornLog = self.lines
+        self.ppid = os.getppid()
         self.loop = loop
         self.servers: list[asyncio.Server] = []
         self.sockets: list[Any] = [socket.create_server(("127.0.0.1", 0))]
@@ -457,16 +458,14 @@ def test_a_stop_signal_ends_a_worker_that_waits_for_its_database(
 ) -> None:
     owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
     assert owner is not None
-    # Again and again, as the first may come just before the wait begins, and is then seen only after it.
-    signal.signal(signal.SIGALRM, lambda *_: raise_once(signum))
-    once = Once("waiting for the owner", lambda: signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01))
+    kill = threading.Timer(SOON, lambda: os.kill(os.getpid(), signum))
+    once = Once("waiting for the owner", kill.start)
     caplog.set_level(logging.INFO, "gofer")
     logging.getLogger("gofer").addHandler(once)
     try:
         with pytest.raises(SystemExit) as ended:
             process.begin(tmp_path / "jobs.db")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         logging.getLogger("gofer").removeHandler(once)
         owner.release()
     assert ended.value.code == 0
@@ -474,10 +473,15 @@ def test_a_stop_signal_ends_a_worker_that_waits_for_its_database(
     assert process.worker.lines == []
 
 
-def raise_once(signum: signal.Signals) -> None:
-    """Stop the timer, and raise the signal."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.raise_signal(signum)
+def test_a_worker_that_waits_for_its_database_ends_with_its_master(process: Process, tmp_path: Path) -> None:
+    owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
+    assert owner is not None
+    process.worker.ppid = -1
+    with pytest.raises(SystemExit) as ended:
+        process.begin(tmp_path / "jobs.db")
+    owner.release()
+    assert ended.value.code == 0
+    assert process.system is None
 
 
 @each_stop_signal

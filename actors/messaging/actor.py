@@ -61,3 +61,11 @@ class Actor(pykka.ThreadingActor):
         if isinstance(message, Ping):
             return threading.current_thread()
         raise UnknownMessage(f"{type(self).__name__} does not understand a {type(message).__name__} message")
+
+
+def thread_of(ref: pykka.ActorRef[Any]) -> threading.Thread:
+    """Return the thread of a Gofer actor."""
+    inbox = ref.actor_inbox
+    assert isinstance(inbox, Mailbox)
+    assert inbox.thread is not None
+    return inbox.thread

@@ -3,11 +3,10 @@
 import contextlib
 import fcntl
 import os
-import weakref
-from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from actors import log
+from actors import forks, log
 from actors.errors import StorageFailed
 
 #: What the lock file says, after the process id, when the database may be damaged.
@@ -34,7 +33,8 @@ class Ownership:
             self._file: int | None = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StorageFailed(f"the database {database!r} cannot be opened: {error}") from error
-        os.register_at_fork(after_in_child=_weakly(self.release))
+        self._path = path
+        forks.in_child(self._let_go)
         try:
             self._lock(database, wait=wait)
         except BaseException:
@@ -63,6 +63,15 @@ class Ownership:
             os.close(self._file)
             self._file = None
 
+    def _let_go(self) -> None:
+        """Release it in a forked child, and the database's files: nothing that is done there can do harm."""
+        self.release()
+        files = []
+        for path in (self._path, f"{self._path}-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                files.append(Path(path).stat())
+        forks.let_go(lambda number: any(os.path.samestat(os.fstat(number), file) for file in files))
+
     def _lock(self, database: str, *, wait: bool) -> None:
         assert self._file is not None
         try:
@@ -82,14 +91,3 @@ class Ownership:
 
 def _text() -> bytes:
     return f"{os.getpid():<10}\n".encode()
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return a call that keeps nothing alive: what is registered at a fork is never forgotten."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        if alive := reference():
-            alive()
-
-    return call
