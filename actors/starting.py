@@ -1,10 +1,11 @@
 """Starting a system: what it needs is made first, and undone in reverse if a later step fails.
 
-A program that ends without stopping its system is stopped here, by `_at_the_end`: that is called when the
-main thread has ended, before any thread is joined and before executors refuse work, so that what runs can
-still end well; `atexit` would be too late for that.
+A program that ends without stopping its system is stopped here, by `_at_the_end`. If only the main thread was
+left, that is early: before executors refuse work, so that what runs can still end well. Else it is after the
+last of the program's own threads, which may have jobs to submit.
 """
 
+import atexit
 import contextlib
 import threading
 import weakref
@@ -60,7 +61,12 @@ def _at_the_end(system: System) -> None:
         if alive := reference():
             alive.stop()
 
-    threading._register_atexit(stop)  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    def stop_early() -> None:
+        if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+            stop()
+
+    atexit.register(stop)
+    threading._register_atexit(stop_early)  # type: ignore[attr-defined]  # noqa: SLF001 - no public one is early
 
 
 def own(database: str, *, wait: bool) -> Ownership | None:

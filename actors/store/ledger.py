@@ -189,7 +189,10 @@ class Ledger:
         if running is None:
             before = self.get(outcome.id)
             running = Running(before, before.payload_size)
-        self._move(running.job, self._after(running.job, outcome), payload=running.payload)
+        after = self._after(running.job, outcome)
+        self._move(running.job, after, payload=running.payload)
+        if isinstance(outcome, Fail) and after.status is Status.PENDING:
+            self.changes.backed_off.append(after)
         self._running.pop(outcome.id, None)
 
     def _after(self, job: Job, outcome: Outcome) -> Job:
@@ -243,6 +246,7 @@ class Ledger:
             self._interrupts.cancel(job_id)
         for job in changes.finished:
             self._interrupts.forget(job.id)
+        changes.report()
         return changes
 
     def rollback(self) -> None:
