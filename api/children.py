@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from typing import Any, Final
 
 from actors import forks
@@ -30,20 +31,36 @@ HANDLED: Final = (
 
 
 class Children:
-    """The forks of a process that listens on these sockets."""
+    """The forks of a process that listens on these sockets.
+
+    Signals wait while it forks: one that came to a child before it has its own handlers would get lost.
+    """
 
     def __init__(self, sockets: list[Any]) -> None:
         self._parent = os.getpid()
         self._addresses = [listening.getsockname() for listening in sockets]
-        forks.in_child(self._begin)
+        #: What each forking thread blocks otherwise.
+        self._masks: dict[int, set[signal.Signals]] = {}
+        os.register_at_fork(before=self._hold, after_in_child=self._begin, after_in_parent=self._release)
+
+    def _hold(self) -> None:
+        if os.getpid() == self._parent:  # A child's child has what the child has made of it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *HANDLED))
+            self._masks[threading.get_ident()] = {signal.Signals(number) for number in before}
+
+    def _release(self) -> None:
+        if os.getpid() == self._parent:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
 
     def _begin(self) -> None:
-        if os.getppid() != self._parent:  # A child's child has what the child has made of it.
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is None:
             return
         for signum in HANDLED:
             signal.signal(signum, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)  # Of the event loop; what the child gets would wake the parent.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         forks.let_go(self._is_ours)
 
     def _is_ours(self, descriptor: int) -> bool:
