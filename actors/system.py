@@ -71,6 +71,7 @@ class System:
         self._ending: list[threading.Thread] = []
         #: Held while it is stopped, once.
         self._stopping = threading.Lock()
+        self._is_stopped = False
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
         #: For callers that have already validated a Submit, such as HTTP.
@@ -122,7 +123,7 @@ class System:
         off. A handler, which cannot wait for its own end, may call this too: the stop then goes on when it
         returns.
         """
-        if os.getpid() != self._process:
+        if os.getpid() != self._process or self._is_stopped:
             return
         self.drain(self._settings.grace if grace is None else grace)
         if threading.current_thread() in map(thread_of, self._actors()):
@@ -132,12 +133,14 @@ class System:
             try:
                 self.stop_workers()
                 self.store.stop()
+                thread_of(self.store).join()
             except BaseException:  # Such as a second Ctrl-C.
                 self.interrupts.begin_grace(0)
                 raise
         self.validation.stop()
         if self._pool is not None:
             self._pool.stop()
+        self._is_stopped = True
 
     def stop_workers(self) -> None:
         """Stop the Workers of a drained system; cut off what still runs when its grace is over."""
@@ -151,8 +154,9 @@ class System:
         for thread in [*map(thread_of, self.workers), *self._ending]:
             thread.join(max(0, end - time.monotonic()))
         stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
-        for ref in stuck:  # Or `ActorRegistry.stop_all()` would wait for it.
+        for ref in stuck:  # Or `ActorRegistry.stop_all()`, or another stop, would wait for it.
             pykka.ActorRegistry.unregister(ref)
+            self.workers.remove(ref)
         for job in self._running() if stuck else []:
             self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
 
