@@ -35,7 +35,8 @@ def names(system: System) -> dict[str, Any]:
     """Return what can be typed: the system, its actors, every message, and what Gofer exports."""
     kinds = {name: kind for name, kind in vars(messages).items() if _is_message(kind)}
     exported = {name: getattr(actors, name) for name in actors.__all__}
-    return {**exported, **kinds, "system": system, "store": system.store, "worker": system.workers[0]}
+    running = {"system": system, "store": system.store, "worker": system.workers[0]}
+    return {**exported, **kinds, **running, "messages": messages}
 
 
 def _is_message(kind: object) -> bool:
@@ -54,11 +55,11 @@ def main() -> None:
         sys.exit(f"gofer: {error}")
     with system:
         typed = names(system)
-        _complete(typed)
+        complete(typed)
         Prompt(typed).interact(BANNER, exitmsg="")
 
 
-def _complete(typed: dict[str, Any]) -> None:
+def complete(typed: dict[str, Any]) -> None:
     """Complete at Tab what is typed, where Python has readline."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: PLC0415 - not every Python has it

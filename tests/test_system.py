@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors import Await, Get, ListJobs, Settings, Submit, System, start
+from actors import Await, Get, ListJobs, Settings, Submit, System, messages, start
+from actors.__main__ import complete, names
 from actors.errors import StorageFailed
 from actors.store.database import Database
 from actors.store.ownership import NOTE
@@ -97,6 +98,45 @@ def test_the_prompt_ends_with_one_line_on_a_wrong_setting() -> None:
     assert prompt.stderr == (
         "gofer: GOFER_CAPACITY is 'lots'; it must be a whole number of pending jobs, at least 1\n"
     )
+
+
+def test_the_prompt_knows_every_message_and_the_system() -> None:
+    with start(AT_ONCE) as system:
+        typed = names(system)
+        assert (typed["system"], typed["store"]) == (system, system.store)
+    kinds = [kind for kind in vars(messages).values() if isinstance(kind, type)]
+    protocol = [kind for kind in kinds if issubclass(kind, messages.Message)]
+    assert len(protocol) > 15
+    assert all(typed[kind.__name__] is kind for kind in protocol)
+
+
+def test_the_prompt_shows_a_refusal_as_one_line_and_other_errors_in_full() -> None:
+    prompt = subprocess.run(
+        [sys.executable, "-m", "actors"],
+        cwd=TOP,
+        input='store.ask(Get("x"))\nSettings(workers=0)\nsystem.stop(); store.ask(ListJobs())\n1 / 0\n',
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    shown = prompt.stderr.partition("store.ask(Await(job.id)).status\n")[2].splitlines()
+    assert shown[0] == "JobNotFound: there is no job x"
+    assert shown[1].startswith("SettingError: workers is 0; it must be ")
+    assert shown[2].startswith("ActorDeadError: ")
+    assert shown[3] == "Traceback (most recent call last):"
+    assert "ZeroDivisionError: division by zero" in shown[4:]
+
+
+def test_the_prompt_completes_what_is_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    readline = pytest.importorskip("readline")
+    with start(AT_ONCE) as system:
+        complete(names(system))
+        assert readline.get_completer()("system.sto", 0).startswith("system.stop(")
+        assert readline.get_completer()("RecoverC", 0).startswith("RecoverCrashed(")
+    readline.set_completer(None)
+    assert capfd.readouterr().out == ""
 
 
 def test_after_a_broken_disk_the_next_start_checks_the_file(
