@@ -3,13 +3,21 @@
 import logging.config
 import os
 import sys
-
-import actors
-from actors import log
-from api import serving
+from pathlib import Path
 
 try:
-    settings = actors.from_environment(os.environ)
+    import actors
+    from actors import from_environment, log
+    from api import checks, leaving, serving
+except Exception as error:  # noqa: BLE001 - whatever is imported in their place
+    sys.exit(
+        f"gofer: {error}; this folder, {Path.cwd()}, may have an `actors` or `api` of its own that hides"
+        " Gofer's: start in another folder"
+    )
+
+log.have_stderr()
+try:
+    settings = from_environment(os.environ)
 except actors.GoferError as error:
     sys.exit(f"gofer: {error}")
 
@@ -17,6 +25,7 @@ host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{host}:{settings.port}"
 # Not logconfig_dict: with it gunicorn also makes an access log record of every request.
 logging.config.dictConfig(log.config(settings.log))
+logging.getLogger("gunicorn.error").addFilter(leaving.is_news)
 errorlog = None
 loglevel = settings.log
 
@@ -26,17 +35,17 @@ worker_class = "asgi"
 # benchmarks/http.py shows what it gains over asyncio's own loop.
 asgi_loop = "uvloop"
 # Only the factory is loaded here; post_worker_init calls it, with the actors, after the fork.
-wsgi_app = "api:create_app"
+wsgi_app = "api.app:create_app"
 # Gofer stops in worker_exit, which runs on every way out; the lifespan shutdown does not.
 asgi_lifespan = "off"
 # One socket path per user: a second gunicorn would take over the first one's.
 control_socket_disable = True
 #: Seconds from the stop signal until gunicorn's master kills the worker.
-graceful_timeout = 30
+graceful_timeout = settings.grace + checks.RESERVE
 
 
 def on_starting(server):
-    serving.check(server.cfg)
+    checks.check(server.cfg, settings)
     serving.release_after_fork()
 
 
@@ -67,3 +76,4 @@ def post_worker_init(worker):
 def worker_exit(server, worker):  # Also in the master, for its record of a worker that never ran there.
     if hasattr(worker, "serving"):
         worker.serving.end()
+        leaving.leave_within(leaving.LEFT_BEHIND, worker.serving.code)

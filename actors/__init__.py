@@ -5,7 +5,8 @@ from actors.handlers import handler
 from actors.lifecycle import Job, Status
 from actors.messages import Await, Cancel, Get, ListJobs, Retry, Submit
 from actors.settings import Settings, from_environment
-from actors.system import System, own, start
+from actors.starting import own, start
+from actors.system import System
 
 __all__ = [
     "Await",

@@ -13,6 +13,10 @@ class HandlerError(GoferError):
     """A handler is declared in a way that cannot work."""
 
 
+class StartFailed(GoferError):
+    """The system could not give what a start needs; all that was started has been stopped again."""
+
+
 class InvalidJob(GoferError, ValueError):
     """A job cannot be submitted as it is described."""
 

@@ -107,6 +107,11 @@ class Handlers:
         }
         self._default = None if default is None else Handler("any", default)
 
+    @property
+    def types(self) -> list[str]:
+        """The types that have a handler of their own."""
+        return sorted(self._known)
+
     def find(self, job_type: str) -> Handler:
         """Return the handler of this type. Raises InvalidJob if there is none."""
         found = self._known.get(job_type, self._default)

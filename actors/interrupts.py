@@ -48,6 +48,11 @@ class Interrupts:
         """Let running jobs go on for `seconds`; a later call can only shorten that."""
         self._end = min(self._end, self._monotonic() + seconds)
 
+    @property
+    def seconds_left(self) -> float:
+        """For how long running jobs may still go on."""
+        return max(0.0, self._end - self._monotonic())
+
     def cancel(self, job_id: str) -> None:
         """Have the job's handler closed at its next yield."""
         self._cancelled.add(job_id)

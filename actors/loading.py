@@ -31,5 +31,5 @@ def _imported(setting: str, place: str) -> object:
     module, _, name = place.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HandlerError(f"{setting} is {place!r}; it cannot be imported: {error!r}") from error

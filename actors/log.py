@@ -1,6 +1,7 @@
 """The log: one format for Gofer, gunicorn and pykka, on stderr."""
 
 import logging
+import os
 import sys
 import traceback
 from typing import Any, Final, TextIO
@@ -67,6 +68,21 @@ def config(level: str) -> dict[str, Any]:
             "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
         },
     }
+
+
+def have_stderr() -> None:
+    """Send stderr nowhere if it is closed.
+
+    Otherwise the next file to be opened would be descriptor 2: whatever a library or a handler's command
+    writes to stderr would go into it, perhaps into a client's connection.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # It gets the lowest number that is free: this one.
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - a descriptor
 
 
 def _bounded(exc_info: Any) -> str:

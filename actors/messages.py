@@ -53,9 +53,10 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
         is_text = isinstance(self.type, str) and self.type.isprintable()
         if not is_text or not 1 <= len(self.type) <= LONGEST_TYPE:
             raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters")
-        if self.max_retries is not None and not 0 <= self.max_retries <= MOST_RETRIES:
-            raise InvalidJob(f"`max_retries` must be from 0 to {MOST_RETRIES}")
-        if not 0 <= self.delay <= LONGEST_DELAY:
+        retries, delay = self.max_retries, self.delay
+        if retries is not None and not (type(retries) is int and 0 <= retries <= MOST_RETRIES):
+            raise InvalidJob(f"`max_retries` must be a whole number from 0 to {MOST_RETRIES}")
+        if not (isinstance(delay, int | float) and 0 <= delay <= LONGEST_DELAY):
             raise InvalidJob(f"`delay` must be from 0 to {LONGEST_DELAY} seconds")
         try:
             force_setattr(self, "payload", self._opaque())

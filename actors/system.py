@@ -1,22 +1,31 @@
-"""The wiring: which actors there are, what each is given, in which order they start and stop."""
+"""The wiring: which actors there are, what each is given, in which order they start and stop.
 
-import contextlib
+Why a start leaves nothing behind when it fails: each step that makes something (lock, pool, database,
+thread) undoes it in the function that made it if a later step raises, whatever is raised.
+
+Why a stop ends: it waits for Workers until the grace is over and no longer. A Worker that is still running
+its job then is cut off: it is left alone, and the JobStore is stopped without it. Actors run in daemon
+threads, so not even that Worker keeps the process.
+"""
+
+import os
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pykka
 
-from actors import log
-from actors.errors import HandlerError
-from actors.handlers import Function, Handlers, simulated
+from actors import forks, log
+from actors.errors import GoferError
+from actors.handlers import Handlers
 from actors.interrupts import Interrupts
-from actors.loading import load_factory, load_handlers
-from actors.messages import Drain, RecoverCrashed
-from actors.messaging import Channel, Mailbox
+from actors.lifecycle import Job, Status
+from actors.messages import Drain, ListJobs, RecoverCrashed
+from actors.messaging import Channel, thread_of
 from actors.settings import Settings
 from actors.store import Backlog, Clock, Database, JobStore, Ledger, Ownership, Vitals
 from actors.store.location import RESTORE, refused
@@ -24,6 +33,11 @@ from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
 
 _now = partial(datetime.now, UTC)
+
+#: Seconds after the grace in which a handler may still come to its next yield. Then it is cut off.
+NEXT_YIELD: Final = 3.0
+#: Seconds that a stop waits for the list of running jobs, which it only logs.
+LISTING: Final = 1.0
 
 
 class System:
@@ -41,10 +55,13 @@ class System:
         ownership: Ownership | None,
         lost: Callable[[], None],
     ) -> None:
-        self._handlers = handlers
+        self._settings = settings
+        self.handlers = handlers
         self._pool = pool
         self._ownership = ownership
         self._lost = lost
+        #: The process in which its threads are.
+        self._process = os.getpid()
         self._channel = Channel()
         #: Whether the service is stopping, and whether it still takes jobs.
         self.interrupts = Interrupts()
@@ -53,20 +70,25 @@ class System:
         #: Held while actors are started or told to end, so that none starts during a drain.
         self._changing = threading.Lock()
         self._ending: list[threading.Thread] = []
+        #: Held while it is stopped, once.
+        self._stopping = threading.Lock()
+        self._is_stopped = False
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
         #: For callers that have already validated a Submit, such as HTTP.
         self.unchecked_store = self._start_store(settings)
         self.store = CheckingRef(self.unchecked_store, self.validation)
-        # Its first message, so that the first page of the backlog holds what is recovered, in order.
-        recovered = self.store.ask(RecoverCrashed(), block=False)
-        with self._changing:
-            for _ in range(settings.workers):
-                self._start_worker()
+        forks.in_child(self._forget)
         try:
-            recovered.get()
+            with self._changing:
+                for _ in range(settings.workers):
+                    self._start_worker()
+            # Only now, so that a start that fails changes no job; and as the first message, so that the first
+            # page of the backlog holds what is recovered, in order.
+            #: How many jobs were pending then, those included.
+            self.pending: int = self.store.ask(RecoverCrashed())
         except BaseException:
-            self.stop()
+            self.stop(grace=0)
             raise
 
     def problem(self) -> str | None:
@@ -95,36 +117,87 @@ class System:
         if self.store.is_alive():
             self.store.tell(Drain())
 
-    def stop(self, grace: float = 25.0) -> None:
-        """Drain, then stop the Workers, then the JobStore; return when every thread has ended."""
-        self.drain(grace)
-        for ref in reversed(self._actors()):
-            ref.stop()
-        for ref in self._actors():
-            if isinstance(inbox := ref.actor_inbox, Mailbox) and inbox.thread is not None:
-                inbox.thread.join()
-        for ending in self._ending:
-            ending.join()
+    def stop(self, grace: float | None = None) -> None:
+        """Drain, then stop the Workers, then the JobStore; return when every thread has ended.
+
+        Jobs that still run `grace` seconds after the first drain (by default those of the settings) are cut
+        off. A handler, which cannot wait for its own end, may call this too: the stop then goes on when it
+        returns.
+        """
+        if os.getpid() != self._process or self._is_stopped:
+            return
+        self.drain(self._settings.grace if grace is None else grace)
+        if threading.current_thread() in map(thread_of, self._actors()):
+            threading.Thread(target=self.stop, name="stop", daemon=True).start()
+            return
+        with self._stopping:
+            try:
+                self.stop_workers()
+                self.store.stop()
+                thread_of(self.store).join()
+            except BaseException:  # Such as a second Ctrl-C.
+                self.interrupts.begin_grace(0)
+                raise
         self.validation.stop()
         if self._pool is not None:
             self._pool.stop()
+        self._is_stopped = True
+
+    def stop_workers(self) -> None:
+        """Stop the Workers of a drained system; cut off what still runs when its grace is over."""
+        for ref in self.workers:
+            ref.stop(block=False)
+        if running := self._running():
+            names = [f"{job.id} ({job.type})" for job in running]
+            seconds = round(self.interrupts.seconds_left, 1)
+            self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
+        end = time.monotonic() + self.interrupts.seconds_left + NEXT_YIELD
+        for thread in [*map(thread_of, self.workers), *self._ending]:
+            thread.join(max(0, end - time.monotonic()))
+        stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
+        for ref in stuck:  # Or `ActorRegistry.stop_all()`, or another stop, would wait for it.
+            pykka.ActorRegistry.unregister(ref)
+            self.workers.remove(ref)
+        for job in self._running() if stuck else []:
+            self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
+
+    def _running(self) -> list[Job]:
+        """Return the running jobs, if the JobStore can say; a stop goes on without that."""
+        try:
+            listed: list[Job] = self.store.ask(ListJobs(Status.PROCESSING), timeout=LISTING)
+        except (GoferError, pykka.ActorDeadError, pykka.Timeout):
+            return []
+        return listed
+
+    def _forget(self) -> None:
+        """In a fork, which has none of the threads, have no asker wait for them."""
+        for ref in self._actors():
+            ref.actor_stopped.set()
 
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = _database(settings.database, self._ownership)
         clock = Clock(_now)
         try:
-            ledger = Ledger(database, self.interrupts, self._handlers, settings, clock)
-        except Exception as error:
+            ledger = self._ledger(database, settings, clock)
+            backlog = Backlog(database, self._channel, clock.steady)
+            #: How many jobs a crash had cut off.
+            self.recovered = ledger.counts[Status.PROCESSING]
+            return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
+        except BaseException:
             database.close()
+            raise
+
+    def _ledger(self, database: Database, settings: Settings, clock: Clock) -> Ledger:
+        try:
+            return Ledger(database, self.interrupts, self.handlers, settings, clock)
+        except Exception as error:
             raise refused(settings.database, str(error), RESTORE) from error
-        backlog = Backlog(database, self._channel, clock.steady)
-        return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
 
     def _start_worker(self) -> None:
         ref = Worker.start(
             self.unchecked_store,
             self._channel,
-            self._handlers,
+            self.handlers,
             self.interrupts,
             self._pool,
             ended=self._worker_ended,
@@ -133,7 +206,7 @@ class System:
 
     def _worker_ended(self, ref: pykka.ActorRef[Worker]) -> None:
         with self._changing:
-            if self.interrupts.is_draining:
+            if self.interrupts.is_draining or not self.store.is_alive():
                 return
             self._log.error("a Worker has ended; another takes its place")
             self._start_worker()
@@ -151,6 +224,8 @@ class System:
             self._log.critical("the JobStore has ended; restart Gofer to recover its jobs")
             self.interrupts.begin_grace(0)
             self._channel.close()
+            for worker in self.workers:
+                worker.stop(block=False)
             self._lost()
 
     def __enter__(self) -> Self:
@@ -168,57 +243,8 @@ class System:
         return [self.store, *self.workers]
 
 
-def start(
-    settings: Settings | None = None,
-    handlers: Mapping[str, Function] | None = None,
-    *,
-    ownership: Ownership | None = None,
-    lost: Callable[[], None] = lambda: None,
-) -> System:
-    """Start the actors, with these handlers or those that the settings name.
-
-    Raises StorageFailed if the database cannot be used, as when another process does; a caller can have
-    waited for that, and then passes its `ownership`. Raises HandlerError if a handler or the executor
-    cannot be used. `lost` is called if the JobStore ends by itself; the only remedy then is to start again.
-    """
-    settings = settings or Settings()
-    known = _handlers(settings, handlers)
-    with contextlib.ExitStack() as undo:
-        owned = ownership or own(settings.database, wait=False)
-        if owned is not None:
-            undo.callback(owned.release)
-        pool = None if settings.executor is None else _pool(settings.executor)
-        if pool is not None:
-            undo.callback(pool.stop)
-        system = System(settings, known, pool, owned, lost)
-        undo.pop_all()
-        return system
-
-
-def own(database: str, *, wait: bool) -> Ownership | None:
-    """Take the lock of a database file, or wait for it; one in memory has and needs none."""
-    return None if database == ":memory:" else Ownership(database, wait=wait)
-
-
 def _database(path: str, ownership: Ownership | None) -> Database:
     database = Database(path, is_suspect=ownership is not None and ownership.is_suspect)
     if ownership is not None:
         ownership.confirm()
     return database
-
-
-def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handlers:
-    on_executor = settings.executor is not None
-    if given is not None:
-        return Handlers(given, on_executor=on_executor)
-    if settings.handlers is not None:
-        return load_handlers(settings.handlers, on_executor=on_executor)
-    return simulated(settings.simulated_seconds)
-
-
-def _pool(place: str) -> Pool:
-    factory = load_factory(place)
-    try:
-        return Pool(factory)
-    except Exception as error:
-        raise HandlerError(f"GOFER_EXECUTOR is {place!r}; it failed to make one: {error!r}") from error

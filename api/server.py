@@ -14,6 +14,8 @@ class Config(Protocol):
     reuse_port: bool
     graceful_timeout: int
     backlog: int
+    #: A host and a port, the path of a socket, or a descriptor, each.
+    address: list[tuple[str, int] | str | int]
 
 
 class GunicornLog(Protocol):
@@ -24,6 +26,9 @@ class GunicornLog(Protocol):
 
     def warning(self, message: str, *values: object) -> None:
         """Log at WARNING."""
+
+    def debug(self, message: str, *values: object) -> None:
+        """Log at DEBUG."""
 
 
 class Master(Protocol):
@@ -40,6 +45,8 @@ class Worker(Protocol):
 
     cfg: Config
     log: GunicornLog
+    #: The process id of the master.
+    ppid: int
     loop: asyncio.AbstractEventLoop
     servers: list[asyncio.Server]
     sockets: list[Any]

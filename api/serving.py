@@ -24,23 +24,24 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from gunicorn.arbiter import Arbiter
 from pykka import ActorRegistry
 
 import actors
-from actors import Settings, System
+from actors import GoferError, Settings, System, log
+from api import waiting
 from api.app import create_app
-from api.server import Config, Master, Worker
+from api.children import Children
+from api.server import Master, Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: What the master sends to a worker that a reload is about to replace; ignored where no handler is set for
 #: it.
 HANDS_OVER: Final = signal.SIGURG
-#: Seconds of gunicorn's graceful_timeout in which a running job no longer goes on, but is given back.
-RESERVE: Final = 5
 #: Seconds from the stop signal for which open connections may still be answered; and within these, how long
 #: gunicorn is not told: it would close each connection behind the answer it gives, whatever that said.
 CONNECTION_GRACE: Final = 1.2
@@ -48,21 +49,6 @@ FAREWELL: Final = 0.2
 
 
 # In the master.
-
-
-def check(cfg: Config) -> None:
-    """Exit with one line if an option of gunicorn's would break "one process owns the actors"."""
-    refusals = {
-        f"{cfg.workers} workers: the actors live in one process, so leave workers at 1;"
-        " GOFER_WORKERS sets how many jobs run at once": cfg.workers != 1,
-        f"worker class {cfg.worker_class_str}: leave it at asgi": cfg.worker_class_str != "asgi",
-        "preload_app: actors do not survive the fork, so leave it off": cfg.preload_app,
-        "max_requests: a restart would interrupt jobs, so leave it at 0": cfg.max_requests,
-        "reuse_port: a second service would take half of the requests, so leave it off": cfg.reuse_port,
-    }
-    for refusal, applies in refusals.items():
-        if applies:
-            sys.exit(f"gofer: cannot run with {refusal}")
 
 
 def hold_stop_signals() -> None:
@@ -75,7 +61,13 @@ def hold_stop_signals() -> None:
 
 def release_after_fork() -> None:
     """Have the master take stop signals again as soon as it has forked."""
-    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS))
+    master = os.getpid()
+
+    def release() -> None:
+        if os.getpid() == master:  # Not when a worker forks: it may have reason to block them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    os.register_at_fork(after_in_parent=release)
 
 
 def stop_gracefully_at_each_signal() -> None:
@@ -119,23 +111,48 @@ class Serving:
         self._is_waiting = True
         self._is_stopping = False
         self._hands_over = False
-
-    @property
-    def grace(self) -> float:
-        """For how many seconds from the stop signal a running job may go on."""
-        return max(0, self._worker.cfg.graceful_timeout - RESERVE)
+        #: With which the process ends.
+        self.code = 0
 
     def begin(self) -> None:
         """Wait for the database, start the actors and make the app, before gunicorn accepts."""
-        self._take_signals()
         try:
-            ownership = actors.own(self._settings.database, wait=True)
+            self._take_signals()
+            self._children = Children(self._worker.sockets)
+            ownership = waiting.own(self._settings.database, self._worker.ppid)
             self._is_waiting = False
             self._system = self._start(self._settings, ownership=ownership, lost=lost)
-        except actors.GoferError as error:
-            self._worker.log.error("gofer: %s", error)  # noqa: TRY400 - one clear line
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self._worker.asgi = create_app(self._system)
+            self._worker.asgi = create_app(self._system)
+            self._tune()
+            self._say_ready(self._system)
+        except Exception as error:  # noqa: BLE001 - one line, whatever it is
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End a process that cannot boot, so that gunicorn will not try again."""
+        reason = str(error) if isinstance(error, GoferError) else f"the start failed: {error!r}"
+        self._worker.log.error("gofer: %s", reason)
+        self._worker.log.debug("gofer: %s", "".join(traceback.format_exception(error)))
+        if self._system is not None:
+            self._system.stop(grace=0)
+            self._system = None
+        self.code = Arbiter.WORKER_BOOT_ERROR
+        sys.exit(self.code)
+
+    def _say_ready(self, system: System) -> None:
+        log.logger("Gofer").info(
+            "ready",
+            address=_url(self._worker.sockets[0].getsockname()),
+            database=self._settings.database,
+            workers=self._settings.workers,
+            engine=self._settings.executor or "threads",
+            handlers=system.handlers.types
+            or f"none: each job is simulated for {self._settings.simulation():g} s",
+            pending=system.pending,
+            recovered=system.recovered,
+        )
+
+    def _tune(self) -> None:
         loop: Any = self._worker.loop
         # The loop's own backlog is 100, and it would replace the listener's: what comes beyond that in the
         # pause of a reload is dropped by the kernel, and tried again by the client after 1, 3 or 7 seconds.
@@ -151,7 +168,8 @@ class Serving:
             return
         if not self._system.store.is_alive():
             os._exit(1)  # What jobs still do cannot be stored; the next process is needed sooner.
-        self._system.drain(self.grace)
+        self._system.drain(self._settings.grace)
+        self._system.stop_workers()
         ActorRegistry.stop_all()
         self._system.stop()
 
@@ -167,7 +185,7 @@ class Serving:
         signal.signal(HANDS_OVER, self._hand_over)
         # They are the master's business, and would kill a worker that gets them by mistake.
         for signum in (signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(signum, signal.SIG_IGN)
+            signal.signal(signum, pass_over)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _stop(self, _signum: int, _frame: object) -> None:
@@ -192,13 +210,13 @@ class Serving:
         worker, loop = self._worker, self._worker.loop
         for server in worker.servers:
             server.close()
-        self._system.drain(self.grace, admits=self._hands_over)
+        self._system.drain(self._settings.grace, admits=self._hands_over)
         loop.call_later(FAREWELL if worker.nr_conns else 0, self._end_serving)
         # Without this a silent connection would keep the loop, and so worker_exit, for graceful_timeout.
         loop.call_later(CONNECTION_GRACE, worker.handle_quit_signal)
         # Reopening log files, this one's meaning, ends with the loop; after that it would kill.
         loop.remove_signal_handler(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, pass_over)
 
     def _end_serving(self) -> None:
         """Have gunicorn wait for the connections that are left, and close them behind their next answer."""
@@ -208,6 +226,17 @@ class Serving:
             for task in asyncio.all_tasks(self._worker.loop):
                 if getattr(task.get_coro(), "__name__", "") == "_serve":
                     task.cancel()
+
+
+def _url(address: tuple[Any, ...] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port, *_ = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def pass_over(_signum: int, _frame: object) -> None:
+    """Do nothing at a signal; unlike one that is ignored, the commands that handlers start still get it."""
 
 
 def lost() -> None:

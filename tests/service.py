@@ -199,5 +199,5 @@ def refused(*options: str, **settings: Setting) -> subprocess.CompletedProcess[s
 def _environment(settings: dict[str, Setting]) -> dict[str, str]:
     """Return this process's environment with these settings and none of its own."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("GOFER_")}
-    ours = {"HOST": "127.0.0.1", "PORT": 0, **settings}
+    ours = {"HOST": "127.0.0.1", "PORT": 0, "GOFER_SIMULATED_SECONDS": 1, **settings}
     return others | {name: str(value) for name, value in ours.items()}

@@ -256,7 +256,7 @@ def held(path: Path, *, make: bool = False) -> Iterator[None]:
 
 def assert_owned(database: Path) -> None:
     with pytest.raises(StorageFailed, match="belongs to process"):
-        start(Settings(database=str(database)))
+        start(Settings(database=str(database), simulated_seconds=0))
 
 
 def assert_sound(copy: Path, admitted: list[str]) -> None:

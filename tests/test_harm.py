@@ -361,7 +361,7 @@ def test_a_start_that_cannot_read_the_database_is_refused_and_leaves_nothing(
     assert threads
     if isinstance(error, SystemExit):
         pytest.skip("what a start is asked to end by, ends it")
-    settings = Settings(database=str(tmp_path / "jobs.db"))
+    settings = Settings(database=str(tmp_path / "jobs.db"), simulated_seconds=1)
 
     def fail(*_: object) -> None:
         raise error

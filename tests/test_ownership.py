@@ -226,12 +226,12 @@ def test_a_system_on_a_file_that_is_owned_refuses_to_start_at_once(
     (tmp_path / "link.db").symlink_to(files.database)
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with start(Settings(database=str(files.database))):
+    with start(Settings(database=str(files.database), simulated_seconds=1)):
         begun = time.monotonic()
         with pytest.raises(StorageFailed, match=f"belongs to process {os.getpid()}"):
-            start(Settings(database=name))
+            start(Settings(database=name, simulated_seconds=1))
         assert time.monotonic() - begun < 0.5
-    with start(Settings(database=name)) as system:
+    with start(Settings(database=name, simulated_seconds=1)) as system:
         assert system.store.is_alive()
 
 
@@ -239,7 +239,7 @@ def test_a_system_on_the_file_of_a_service_refuses_to_start_at_once(files: Files
     with running(**files.settings()) as owner:
         begun = time.monotonic()
         with pytest.raises(StorageFailed, match=f"belongs to process {owner.worker}"):
-            start(Settings(database=str(files.database)))
+            start(Settings(database=str(files.database), simulated_seconds=1))
         assert time.monotonic() - begun < 0.5
         assert owner.stop(SIGTERM).code == 0
     with start(Settings(database=str(files.database), simulated_seconds=0)) as system:
@@ -247,11 +247,11 @@ def test_a_system_on_the_file_of_a_service_refuses_to_start_at_once(files: Files
 
 
 def test_the_prompt_on_a_file_that_is_owned_ends_with_one_line(files: Files) -> None:
-    with start(Settings(database=str(files.database))):
+    with start(Settings(database=str(files.database), simulated_seconds=1)):
         ended = subprocess.run(
             [sys.executable, "-m", "actors"],
             cwd=TOP,
-            env={**os.environ, "GOFER_DATABASE": str(files.database)},
+            env={**os.environ, "GOFER_DATABASE": str(files.database), "GOFER_SIMULATED_SECONDS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -266,7 +266,7 @@ def test_the_prompt_on_a_file_that_is_owned_ends_with_one_line(files: Files) -> 
 
 
 def test_the_lock_file_stays_with_the_id_of_its_last_owner(files: Files) -> None:
-    with start(Settings(database=str(files.database))):
+    with start(Settings(database=str(files.database), simulated_seconds=1)):
         assert files.owner() == os.getpid()
     assert files.owner() == os.getpid()
     before = Path(f"{files.database}-lock").stat().st_ino

@@ -65,7 +65,7 @@ def test_the_prompt_prints_what_the_readme_says() -> None:
         check=True,
     )
     assert prompt.stdout.rstrip("\n") == printed.rstrip("\n")
-    assert "`store` and `worker` are running actors" in prompt.stderr
+    assert "`system` runs; `store` and `worker` are running actors" in prompt.stderr
 
 
 def test_the_program_runs_as_printed() -> None:

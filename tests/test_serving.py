@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2
 from typing import Any
@@ -27,7 +27,7 @@ import actors
 from actors import Await, Settings, Submit, System
 from actors.errors import Draining
 from actors.handlers import Function
-from api import server, serving
+from api import checks, server, serving
 from api.serving import Serving
 from tests import records
 from tests.jobs import LIMIT, echo
@@ -59,6 +59,9 @@ class Lines(list[str]):
     def warning(self, message: str, *values: object) -> None:
         self.append(message % values)
 
+    def debug(self, message: str, *values: object) -> None:
+        pass
+
 
 @dataclass
 class Options:
@@ -71,6 +74,7 @@ class Options:
     reuse_port: bool = False
     graceful_timeout: int = 30
     backlog: int = 2048
+    address: list[tuple[str, int] | str | int] = field(default_factory=list)
 
 
 class FakeMaster:
@@ -102,6 +106,7 @@ class FakeWorker:
         self.cfg: server.Config = self.options
         self.lines = Lines()
         self.log: server.GunicornLog = self.lines
+        self.ppid = os.getppid()
         self.loop = loop
         self.servers: list[asyncio.Server] = []
         self.sockets: list[Any] = [socket.create_server(("127.0.0.1", 0))]
@@ -258,7 +263,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
 
 
 def test_the_options_of_the_service_itself_are_accepted() -> None:
-    serving.check(Options())
+    checks.check(Options(), Settings())
 
 
 @pytest.mark.parametrize(
@@ -269,14 +274,15 @@ def test_the_options_of_the_service_itself_are_accepted() -> None:
         (Options(preload_app=True), "preload_app"),
         (Options(max_requests=5), "max_requests"),
         (Options(reuse_port=True), "reuse_port"),
+        (Options(graceful_timeout=20), "graceful_timeout 20"),
     ],
-    ids=["workers", "worker_class", "preload_app", "max_requests", "reuse_port"],
+    ids=["workers", "worker_class", "preload_app", "max_requests", "reuse_port", "graceful_timeout"],
 )
 def test_an_option_with_which_one_process_would_not_own_the_actors_is_refused_in_one_line(
     options: Options, named: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        serving.check(options)
+        checks.check(options, Settings())
     (line,) = str(ended.value.code).splitlines()
     assert line.startswith(f"gofer: cannot run with {named}: ")
 
@@ -454,16 +460,14 @@ def test_a_stop_signal_ends_a_worker_that_waits_for_its_database(
 ) -> None:
     owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
     assert owner is not None
-    # Again and again, as the first may come just before the wait begins, and is then seen only after it.
-    signal.signal(signal.SIGALRM, lambda *_: raise_once(signum))
-    once = Once("waiting for the owner", lambda: signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01))
+    kill = threading.Timer(SOON, lambda: os.kill(os.getpid(), signum))
+    once = Once("waiting for the owner", kill.start)
     caplog.set_level(logging.INFO, "gofer")
     logging.getLogger("gofer").addHandler(once)
     try:
         with pytest.raises(SystemExit) as ended:
             process.begin(tmp_path / "jobs.db")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         logging.getLogger("gofer").removeHandler(once)
         owner.release()
     assert ended.value.code == 0
@@ -471,10 +475,15 @@ def test_a_stop_signal_ends_a_worker_that_waits_for_its_database(
     assert process.worker.lines == []
 
 
-def raise_once(signum: signal.Signals) -> None:
-    """Stop the timer, and raise the signal."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.raise_signal(signum)
+def test_a_worker_that_waits_for_its_database_ends_with_its_master(process: Process, tmp_path: Path) -> None:
+    owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
+    assert owner is not None
+    process.worker.ppid = -1
+    with pytest.raises(SystemExit) as ended:
+        process.begin(tmp_path / "jobs.db")
+    owner.release()
+    assert ended.value.code == 0
+    assert process.system is None
 
 
 @each_stop_signal
@@ -541,14 +550,10 @@ def is_refused(address: tuple[str, int]) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("graceful_timeout", "grace"), [(30, 25), (6, 1), (5, 0), (3, 0)])
-def test_a_running_job_has_gunicorns_grace_less_five_seconds_and_never_less_than_none(
-    graceful_timeout: int, grace: float, process: Process, drains: list[tuple[float, bool]]
-) -> None:
-    process.worker.options.graceful_timeout = graceful_timeout
-    process.begin()
+def test_a_running_job_has_the_grace_that_is_set(process: Process, drains: list[tuple[float, bool]]) -> None:
+    process.begin(grace=7)
     process.stop()
-    assert drains == [(grace, False)]
+    assert drains == [(7, False)]
 
 
 @pytest.mark.parametrize("second", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name)
@@ -739,13 +744,13 @@ def test_the_end_stops_the_executor(process: Process) -> None:
 
 def before_all_are_stopped(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Do something in the middle of the end: the system drains, and its actors are to be stopped next."""
-    stop_all = pykka.ActorRegistry.stop_all
+    stop_workers = System.stop_workers
 
-    def act_and_stop() -> None:
+    def act_and_stop(system: System) -> None:
         action()
-        stop_all()
+        stop_workers(system)
 
-    monkeypatch.setattr(pykka.ActorRegistry, "stop_all", act_and_stop)
+    monkeypatch.setattr(System, "stop_workers", act_and_stop)
 
 
 def test_the_end_waits_for_the_running_job(
@@ -778,8 +783,7 @@ def test_a_job_that_outlives_the_grace_is_given_back(process: Process, tmp_path:
             yield 0.5
 
     process.handlers["go on"] = go_on
-    process.worker.options.graceful_timeout = serving.RESERVE
-    process.begin(tmp_path / "jobs.db")
+    process.begin(tmp_path / "jobs.db", grace=0)
     process.submit("go on")
     assert is_running.wait(LIMIT)
     process.stop()
@@ -804,8 +808,7 @@ def test_the_end_gives_the_grace_to_running_jobs_if_no_signal_came_before_it(
     process: Process, drains: list[tuple[float, bool]]
 ) -> None:
     """As when gunicorn ends the loop by itself, because its master was killed."""
-    process.worker.options.graceful_timeout = 6
-    process.begin()
+    process.begin(grace=1)
     process.worker.run(process.worker.handle_quit_signal)
     assert drains == []
     process.serving.end()

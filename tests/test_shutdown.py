@@ -210,8 +210,8 @@ def test_jobs_that_outlive_the_grace_are_given_back_when_it_ends(
     signum: signal.Signals, tmp_path: Path
 ) -> None:
     database = tmp_path / "jobs.db"
-    settings = {"GOFER_SIMULATED_SECONDS": "600", "GOFER_WORKERS": "8", "GOFER_DATABASE": str(database)}
-    with running("--graceful-timeout", "7", **settings) as service:  # The grace is five seconds less.
+    settings = {"GOFER_SIMULATED_SECONDS": 600, "GOFER_WORKERS": 8, "GOFER_GRACE": 2}
+    with running(**settings, GOFER_DATABASE=database) as service:
         service.submit(8)
         eventually(lambda: len(service.jobs(status="processing")) == 8)
         exit_ = service.stop(signum)

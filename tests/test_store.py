@@ -510,7 +510,7 @@ def test_a_delayed_job_is_pending_and_delivered_when_it_is_due() -> None:
     "field", [{"max_retries": -1}, {"max_retries": 1001}, {"delay": -1}, {"delay": 1e10}]
 )
 def test_a_number_out_of_range_is_refused(field: dict[str, Any]) -> None:
-    with pytest.raises(InvalidJob, match=f"`{next(iter(field))}` must be from 0 to"):
+    with pytest.raises(InvalidJob, match=f"`{next(iter(field))}` must be .*from 0 to"):
         Submit("email", **field)
 
 

@@ -96,7 +96,7 @@ def run(system: System, job_type: str, retries: int = 0) -> Job:
 def assert_works(system: System, workers: int) -> None:
     """See that so many Workers run jobs side by side."""
     barrier = threading.Barrier(workers)
-    system._handlers._known["meet"] = Handler("meet", lambda _payload: barrier.wait(LIMIT))
+    system.handlers._known["meet"] = Handler("meet", lambda _payload: barrier.wait(LIMIT))
     ids = [submit(system, "meet") for _ in range(workers)]
     assert {finished(system, job_id).status for job_id in ids} == {"completed"}
     eventually(lambda: (len(system.workers), system.dead()) == (workers, []))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors import Await, Get, ListJobs, Settings, Submit, System, start
+from actors import Await, Get, ListJobs, Settings, Submit, System, messages, start
+from actors.__main__ import complete, names
 from actors.errors import StorageFailed
 from actors.store import connection
 from actors.store.database import Database
@@ -81,7 +82,7 @@ def test_a_job_that_outlives_the_grace_is_given_back(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     with pytest.raises(StorageFailed):
-        start(Settings(database=str(tmp_path)))
+        start(Settings(database=str(tmp_path), simulated_seconds=0))
     assert set(threading.enumerate()) == before
 
 
@@ -100,6 +101,45 @@ def test_the_prompt_ends_with_one_line_on_a_wrong_setting() -> None:
     )
 
 
+def test_the_prompt_knows_every_message_and_the_system() -> None:
+    with start(AT_ONCE) as system:
+        typed = names(system)
+        assert (typed["system"], typed["store"]) == (system, system.store)
+    kinds = [kind for kind in vars(messages).values() if isinstance(kind, type)]
+    protocol = [kind for kind in kinds if issubclass(kind, messages.Message)]
+    assert len(protocol) > 15
+    assert all(typed[kind.__name__] is kind for kind in protocol)
+
+
+def test_the_prompt_shows_a_refusal_as_one_line_and_other_errors_in_full() -> None:
+    prompt = subprocess.run(
+        [sys.executable, "-m", "actors"],
+        cwd=TOP,
+        input='store.ask(Get("x"))\nSettings(workers=0)\nsystem.stop(); store.ask(ListJobs())\n1 / 0\n',
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    shown = prompt.stderr.partition("store.ask(Await(job.id)).status\n")[2].splitlines()
+    assert shown[0] == "JobNotFound: there is no job x"
+    assert shown[1].startswith("SettingError: workers is 0; it must be ")
+    assert shown[2].startswith("ActorDeadError: ")
+    assert shown[3] == "Traceback (most recent call last):"
+    assert "ZeroDivisionError: division by zero" in shown[4:]
+
+
+def test_the_prompt_completes_what_is_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    readline = pytest.importorskip("readline")
+    with start(AT_ONCE) as system:
+        complete(names(system))
+        assert readline.get_completer()("system.sto", 0).startswith("system.stop(")
+        assert readline.get_completer()("RecoverC", 0).startswith("RecoverCrashed(")
+    readline.set_completer(None)
+    assert capfd.readouterr().out == ""
+
+
 def test_after_a_broken_disk_the_next_start_checks_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +148,7 @@ def test_after_a_broken_disk_the_next_start_checks_the_file(
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
         raise error
 
-    settings = Settings(database=str(tmp_path / "jobs.db"))
+    settings = Settings(database=str(tmp_path / "jobs.db"), simulated_seconds=1)
     lock = tmp_path / "jobs.db-lock"
     lost = threading.Event()
     system = start(settings, lost=lost.set)

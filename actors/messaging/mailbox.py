@@ -57,7 +57,7 @@ class Mailbox:
         #: Messages for this actor alone; without the channel's lock, no more than a hint.
         self.own: deque[Envelope] = deque()
         self._reader: int | None = None
-        #: That of the actor, once it has started.
+        #: That of the actor, so that the code that stops it can wait for its end.
         self.thread: threading.Thread | None = None
         self._stopped = threading.Event()
         #: Bytes of the messages of its own that are queued, about.

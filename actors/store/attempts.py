@@ -105,6 +105,8 @@ class Attempts:
         # A run that gave way has shown nothing of what it would have done.
         crashes = None if isinstance(outcome, Release) else 0
         self._moves.write(run.job, after, payload=run.payload, crashes=crashes)
+        if isinstance(outcome, Fail) and after.status is Status.PENDING:
+            self._moves.changes.backed_off.append(after)
         self.runs.end(outcome.id)
 
     def _after(self, run: Running, outcome: Outcome) -> Job:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import msgspec
 from msgspec.structs import replace
 
+from actors import log
 from actors.lifecycle import Job
 
 
@@ -14,6 +15,8 @@ class Changes(msgspec.Struct):
     #: Those that have become pending, in this order, and those that have finished.
     runnable: list[Job] = []
     finished: list[Job] = []
+    #: Those of the runnable whose attempt failed.
+    backed_off: list[Job] = []
     #: The running jobs that are to be interrupted.
     cancelled: set[str] = set()
     #: Bytes of payloads and results that were written, about.
@@ -27,6 +30,19 @@ class Changes(msgspec.Struct):
         """Note that all that waits was moved back by so much."""
         self.back += seconds
         self.runnable = [moved(job, seconds) for job in self.runnable]
+
+    def report(self) -> None:
+        """Warn of each attempt that failed, and say when the job runs again."""
+        for job in self.backed_off:
+            assert job.run_at is not None
+            log.logger("JobStore").warning(
+                "an attempt failed; the job runs again",
+                at=f"{job.run_at:%FT%T.%fZ}",
+                job=job.id,
+                type=job.type,
+                attempt=job.attempts,
+                error=job.last_error,
+            )
 
 
 def moved(job: Job, seconds: float) -> Job:

@@ -193,6 +193,7 @@ class Ledger:
         for job in changes.finished:
             self._interrupts.forget(job.id)
         changes.runnable += self._attempts.suspicion.released(self._runs.crashes())
+        changes.report()
         return changes
 
     def rollback(self) -> None:

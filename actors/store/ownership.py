@@ -3,12 +3,12 @@
 import contextlib
 import fcntl
 import os
-import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from actors import log
+from actors import forks, log
 from actors.errors import StorageFailed
 from actors.store.location import locate, opened, refused, see_that_it_is_closed
 
@@ -39,7 +39,7 @@ class Ownership:
         self._file: int | None = None
         #: Whether this process made the file, and has not come to own a database yet.
         self._is_new = False
-        os.register_at_fork(after_in_child=_weakly(self._close))
+        forks.in_child(self._let_go)
         try:
             while not self._is_locked(wait=wait):
                 self._close()
@@ -82,6 +82,15 @@ class Ownership:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _let_go(self) -> None:
+        """Release it in a forked child, and the database's files: nothing that is done there can do harm."""
+        self._close()
+        files = []
+        for path in (self._path, f"{self._path}-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                files.append(Path(path).stat())
+        forks.let_go(lambda number: any(os.path.samestat(os.fstat(number), file) for file in files))
 
     def _is_locked(self, *, wait: bool) -> bool:
         """Lock the file; tell whether it still is the one at its path, or was deleted meanwhile."""
@@ -127,9 +136,11 @@ class Ownership:
             lock(kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
+                is_ours = owner == f"process {os.getpid()}"
+                remedy = "which is this one; stop the other system in it" if is_ours else "stop it"
                 raise StorageFailed(
                     f"GOFER_DATABASE is {self._database!r}, which belongs to {owner};"
-                    " stop it, or use another file"
+                    f" {remedy}, or use another file"
                 ) from None
             log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
             lock(kind)
@@ -137,14 +148,3 @@ class Ownership:
 
 def _text() -> bytes:
     return f"{os.getpid():<10}\n".encode()
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return a call that keeps nothing alive: what is registered at a fork is never forgotten."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        if alive := reference():
-            alive()
-
-    return call

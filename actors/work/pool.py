@@ -76,9 +76,12 @@ class Pool:
             future.cancel()
 
     def stop(self) -> None:
-        """Close, and end the executor; no Worker may still be waiting."""
+        """Close, and end the executor; what still runs there was cut off, and is killed if it can be."""
         self.close()
-        self._executor.shutdown()
+        if any(self._awaited.values()):
+            _end(self._executor)
+        else:
+            self._executor.shutdown()
         self._folder.cleanup()
 
     def _make(self) -> Executor:

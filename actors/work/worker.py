@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw
 from actors import log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
-from actors.lifecycle import Job
+from actors.lifecycle import Job, has_retries_left
 from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
 from actors.messaging import Actor, Channel, Reply
 from actors.work.attempt import call, described
@@ -104,7 +104,9 @@ class Worker(Actor):
             outcome = Cancelled if interrupted.reason is Interrupt.CANCEL else Release
             return outcome(job.id, job.attempts)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
-            self._log.exception("job failed", job=job.id, type=job.type)
+            # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
+            say = self._log.debug if has_retries_left(job) else self._log.error
+            say("job failed", job=job.id, type=job.type, exc_info=True)
             return Fail(job.id, job.attempts, described(error))
         self._log.debug("job completed", job=job.id, type=job.type)
         return Complete(job.id, job.attempts, result)
