@@ -7,8 +7,11 @@ from pathlib import Path
 
 try:
     import actors
+    import api
     from actors import from_environment, log
     from api import checks, leaving, serving
+
+    api.APPS  # noqa: B018 - even if our modules are found, another `api` would not have this
 except Exception as error:  # noqa: BLE001 - whatever is imported in their place
     sys.exit(
         f"gofer: {error}; this folder, {Path.cwd()}, may have an `actors` or `api` of its own that hides"

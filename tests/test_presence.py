@@ -59,7 +59,7 @@ def test_nothing_is_acknowledged_once_a_file_is_no_longer_the_one_that_was_opene
 ) -> None:
     database = tmp_path / "jobs.db"
     lost = threading.Event()
-    settings = Settings(database=str(database))
+    settings = Settings(database=str(database), simulated_seconds=0)
     with start(settings, handlers={"copy": copied, "wait": lambda _: None}, lost=lost.set) as system:
         store: Any = system.store
         told = [store.ask(Submit("wait", {})).id for _ in range(JOBS)]
