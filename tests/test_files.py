@@ -358,7 +358,7 @@ def snapshot(folder: Path) -> dict[str, object]:
 def assert_refused(database: str, line: str, folder: Path) -> None:
     before = snapshot(folder)
     with pytest.raises(StorageFailed) as refusal:
-        start(Settings(database=database), handlers={})
+        start(Settings(database=database, simulated_seconds=0), handlers={})
     text = str(refusal.value)
     assert re.search(line, text), text
     assert text.startswith(f"GOFER_DATABASE is {database!r}, which cannot be opened: ")
@@ -418,7 +418,7 @@ def test_what_this_process_may_not_use_is_refused_in_one_line(modes: dict[str, i
             (folder / file).chmod(modes.get(file, 0o777))
         before = snapshot(folder)
         with another_user(), pytest.raises(StorageFailed, match=line) as refusal:
-            start(Settings(database=str(folder / "jobs.db")))
+            start(Settings(database=str(folder / "jobs.db"), simulated_seconds=0))
         assert "\n" not in str(refusal.value)
         assert snapshot(folder) == before
 
@@ -551,7 +551,7 @@ def test_a_young_file_is_ours_before_it_has_a_wal(tmp_path: Path) -> None:
 def test_new_files_are_readable_by_their_owner_alone(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        with start(Settings(database=str(tmp_path / "jobs.db"))) as system:
+        with start(Settings(database=str(tmp_path / "jobs.db"), simulated_seconds=0)) as system:
             system.store.ask(Submit("email"))
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
@@ -570,7 +570,10 @@ def test_files_that_every_user_can_read_become_private_and_those_of_a_group_stay
     for name in names:
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
-    with caplog.at_level(logging.INFO), start(Settings(database=str(tmp_path / "jobs.db"))):
+    with (
+        caplog.at_level(logging.INFO),
+        start(Settings(database=str(tmp_path / "jobs.db"), simulated_seconds=0)),
+    ):
         assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names] == [expected] * 3
     lines = [record for record in caplog.records if "every user could read" in record.message]
     assert len(lines) == (3 if mode != expected else 0)
@@ -584,7 +587,7 @@ def test_an_old_sqlite_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
     for database in (":memory:", str(tmp_path / "jobs.db")):
         with pytest.raises(StorageFailed, match=r"has SQLite 3\.37\.2; Gofer needs 3\.38 or later$"):
-            start(Settings(database=database))
+            start(Settings(database=database, simulated_seconds=0))
     assert list(tmp_path.iterdir()) == []
 
 

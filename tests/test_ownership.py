@@ -311,7 +311,7 @@ def test_in_python_a_start_is_refused_at_once_and_leaves_no_lock_file(files: Fil
     with running(**files.settings()):
         lock.unlink()
         with pytest.raises(StorageFailed, match="belongs to another process"):
-            start(Settings(database=str(files.database)))
+            start(Settings(database=str(files.database), simulated_seconds=0))
         assert not lock.exists()
 
 
@@ -323,12 +323,12 @@ def test_who_waited_for_a_lock_file_that_was_deleted_makes_another(files: Files)
         eventually(next_.is_well)
         assert files.owner() == next_.worker
         with pytest.raises(StorageFailed, match=f"belongs to process {next_.worker}"):
-            start(Settings(database=str(files.database)))
+            start(Settings(database=str(files.database), simulated_seconds=0))
 
 
 def test_a_boot_that_fails_leaves_no_lock_file_that_it_made(files: Files) -> None:
     with pytest.raises(HandlerError):
-        start(Settings(database=str(files.database), executor="tests.nowhere:factory"))
+        start(Settings(database=str(files.database), executor="tests.nowhere:factory", simulated_seconds=0))
     assert list(files.database.parent.iterdir()) == []
 
 

@@ -137,10 +137,10 @@ class Ownership:
         except BlockingIOError:
             if not wait:
                 is_ours = owner == f"process {os.getpid()}"
-                remedy = "which is this one; stop the other system in it" if is_ours else "stop it"
+                remedy = ", this one; stop the other system in it" if is_ours else "; stop it"
                 raise StorageFailed(
-                    f"GOFER_DATABASE is {self._database!r}, which belongs to {owner};"
-                    f" {remedy}, or use another file"
+                    f"GOFER_DATABASE is {self._database!r}, which belongs to {owner}{remedy},"
+                    " or use another file"
                 ) from None
             log.logger("Ownership").info("waiting for the owner of the database to end", owner=owner)
             lock(kind)
