@@ -29,6 +29,8 @@ from tests.test_files import crashed, old, sql, young
 TOP: Final = Path(__file__).parent.parent
 #: Seconds that a run, and a job after it, may take.
 LIMIT: Final = 40.0
+#: That are in the files; few, so that not many calls are those of running them.
+JOBS: Final = 3
 #: The calls that change the files, make them durable, or lock them; all in the thread that starts.
 CALLS: Final = ("openat", "pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "flock", "close")
 SUFFIXES: Final = ("", "-wal", "-journal", "-lock")
@@ -43,11 +45,11 @@ def in_wal_mode(path: Path, version: int) -> None:
 #: On what the program starts.
 STATES: Final[dict[str, Callable[[Path], Any]]] = {
     "new": lambda _path: None,
-    "crashed": crashed,
+    "crashed": partial(crashed, jobs=JOBS),
     **{
         f"{kind} {version}": partial(make, version=version)
         for version in range(1, len(MIGRATIONS))
-        for kind, make in (("version", in_wal_mode), ("young version", young))
+        for kind, make in (("version", in_wal_mode), ("young version", partial(young, jobs=JOBS)))
     },
 }
 

@@ -48,23 +48,23 @@ def closed(path: Path) -> None:
     database.close()
 
 
-def crashed(path: Path) -> None:
+def crashed(path: Path, jobs: int = JOBS) -> None:
     """Make a database whose jobs are in the WAL, each in a commit of its own."""
     with left(path):
         database = Database(str(path))
-        for number in range(1, JOBS + 1):
+        for number in range(1, jobs + 1):
             database.insert(lifecycle.submitted(f"{number:016x}", "email", NOW), Raw(b"{}"))
             database.commit()
         keep(path)
         database.close()
 
 
-def young(path: Path, version: int = 4) -> None:
+def young(path: Path, version: int = 4, jobs: int = JOBS) -> None:
     """Make what a kill left of an older Gofer's new file: nothing in it, and all in the WAL."""
     with left(path), contextlib.closing(sqlite3.connect(path)) as old:
         old.execute("PRAGMA journal_mode = WAL")
         old.executescript(f"{''.join(MIGRATIONS[:version])} PRAGMA user_version = {version};")
-        for number in range(1, JOBS + 1):
+        for number in range(1, jobs + 1):
             old.execute(
                 "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, payload)"
                 f" VALUES ({number}, 'email', 'pending', 0, 0, 0, '{{}}')"
@@ -358,7 +358,7 @@ def snapshot(folder: Path) -> dict[str, object]:
 def assert_refused(database: str, line: str, folder: Path) -> None:
     before = snapshot(folder)
     with pytest.raises(StorageFailed) as refusal:
-        start(Settings(database=database), handlers={})
+        start(Settings(database=database, simulated_seconds=0), handlers={})
     text = str(refusal.value)
     assert re.search(line, text), text
     assert text.startswith(f"GOFER_DATABASE is {database!r}, which cannot be opened: ")

@@ -1,10 +1,12 @@
 """A database that is replaced or deleted under the running service: nothing more is acknowledged."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from actors import Await, Settings, Submit, start
 from actors.errors import OutcomeInDoubt, StorageFailed
+from actors.store.presence import Presence
 from tests.service import PATIENCE, eventually, running
 from tests.storage import statuses
 
@@ -42,6 +45,43 @@ def copy_and_look(store: Any, database: Path) -> None:
 def replace(_store: Any, database: Path) -> None:
     shutil.copy(database, f"{database}.copy")
     Path(f"{database}.copy").rename(database)
+
+
+def make_another_file(database: Path) -> None:
+    database.with_name("another").touch()
+
+
+@pytest.mark.parametrize("before", [lambda _: None, make_another_file], ids=["at rest", "after a change"])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("age", [0, 60])
+def test_a_file_that_is_gone_is_noticed_however_long_ago_the_folder_has_changed(
+    age: int, suffix: str, before: Callable[[Path], None], tmp_path: Path
+) -> None:
+    database = tmp_path / "jobs.db"
+    for path in (database, Path(f"{database}-wal")):
+        path.touch()
+    then = time.time() - age
+    os.utime(tmp_path, (then, then))
+    presence = Presence(str(database))
+    presence.check()
+    before(database)
+    presence.check()
+    Path(f"{database}{suffix}").unlink()
+    for _ in range(2):
+        with pytest.raises(OutcomeInDoubt, match=f"jobs.db{suffix} was replaced or deleted"):
+            presence.check()
+
+
+def test_a_folder_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("jobs.db", "jobs.db-wal"):
+        (folder / name).touch()
+    presence = Presence(str(folder / "jobs.db"))
+    presence.check()
+    folder.rename(tmp_path / "away")
+    with pytest.raises(OutcomeInDoubt, match="folder was replaced or deleted"):
+        presence.check()
 
 
 @pytest.mark.parametrize(
