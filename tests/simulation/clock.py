@@ -24,6 +24,10 @@ class Clock:
         """Set the wall clock forward; back, if that is negative."""
         self._settings.append((self.now, self._settings[-1][1] + seconds))
 
+    def catch_up(self) -> None:
+        """Set the wall clock forward to where it would be, had it never been set back."""
+        self._settings.append((self.now, max(ahead for _, ahead in self._settings)))
+
     def latest_since(self, then: float) -> float:
         """Return what the wall clock would show, had it not been set back since that monotonic time."""
         before = max(place for place, (when, _) in enumerate(self._settings) if when <= then)

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from actors.lifecycle import Status
 from tests.simulation import production
 from tests.simulation.audit import Audit
 from tests.simulation.book import Book
@@ -27,11 +26,10 @@ from tests.simulation.scheduler import Scheduler, Task
 from tests.simulation.trouble import Trouble
 
 MOST_LIVES: Final = 12
-#: Seconds in which a start must be over, and a stop after its grace; and everything, in peace, which is
-#: long, as the wall clock may have been set back by hours.
+#: Seconds in which a start must be over, and a stop after its grace; and everything, in peace.
 STARTING: Final = 1000.0
 STOPPING: Final = 60.0
-PEACE: Final = 100_000.0
+PEACE: Final = 4000.0
 #: How many seconds a life lasts, at most, and after how many switches it is cut, if it is.
 LASTING: Final = (1, 10, 100)
 CUT_AT: Final = (30, 300, 3000, 10**9)
@@ -250,19 +248,20 @@ class Lives:
         """Without trouble everything comes to its end, and then to a stop."""
         self.events.note("peace")
         self._trouble.end()
+        self._clock.catch_up()
         self._clients.left = 0
         if not self._start():
             self.events.fail("it does not start in peace", repr(self._living.refusal))
             return
         self.scheduler.run(lambda: self._has_failed() or self._is_all_finished(), self._clock.now + PEACE)
         if not self._has_failed() and not self._is_all_finished():
-            self.events.fail("not everything ends in peace", f"{self._living.counts}; {self._told_tasks()}")
+            left = f"{self._living.unfinished} jobs do not; {self._told_tasks()}"
+            self.events.fail("not everything ends in peace", left)
         if not self._has_failed():
             self._stop(5)
 
     def _is_all_finished(self) -> bool:
-        counts = self._living.counts
-        return not (counts.get(Status.PENDING) or counts.get(Status.PROCESSING))
+        return not self._living.unfinished
 
     # What is going on.
 

@@ -56,7 +56,7 @@ PLANTS: Final = (
     _plant(
         "the counts are not rolled back",
         "store.totals",
-        "        self.counts.update(self.durable)",
+        "        self.jobs.update(jobs)",
         "        return",
     ),
     _plant(
@@ -72,9 +72,9 @@ PLANTS: Final = (
         "",
     ),
     _plant(
-        "the totals of the last stop stay",
+        "the totals are not in the commit",
         "store.database",
-        "            self._totals.withdraw()",
+        "        self.totals.write()",
         "            pass",
     ),
     _plant(
@@ -294,7 +294,7 @@ PLANTS: Final = (
     _plant(
         "deleted jobs stay in the counts",
         "store.database",
-        "            self.counts[Status(status)] -= 1\n",
+        "            self.totals.add(status, -size, -1)\n",
         "            pass\n",
     ),
 )

@@ -15,6 +15,7 @@ from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
 from actors.messages import Claim, Outcome
 from actors.store import backlog, batch, database, jobstore, ledger, waiting
+from actors.store.schema import COUNT, COUNTED
 from actors.system import System
 from actors.work.worker import Worker
 from tests.simulation.disk import Disk
@@ -51,7 +52,10 @@ class Service:
             database=DATABASE,
             workers=plan.workers,
             capacity=plan.capacity,
+            capacity_delayed=plan.capacity,
             keep_finished=plan.keep,
+            keep_failed=plan.keep,
+            keep_seconds=5.0 if plan.keep == 1 else 0.0,
             max_retries=plan.max_retries,
             on_crash="fail" if plan.at_most_once else "retry",
         )
@@ -89,9 +93,17 @@ class Service:
         return failure
 
     @property
-    def counts(self) -> dict[Status, int]:
-        """How many jobs have each status, as the service keeps it in mind."""
-        return {status: number for status, number in self._store._ledger.counts.items() if number}
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are of each kind, and their bytes, as the service keeps it in mind."""
+        totals = self._store._ledger._database.totals
+        jobs = {f"{kind}_jobs": number for kind, number in totals.jobs.items() if number}
+        return jobs | {f"{kind}_bytes": size for kind, size in totals.bytes.items() if size}
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are pending or processing."""
+        pending: int = self._store._ledger.pending
+        return pending + int(self._store._ledger.counts[Status.PROCESSING])
 
     @property
     def running(self) -> set[str]:
@@ -157,10 +169,10 @@ class Service:
         found = self.connection.execute("SELECT id FROM jobs WHERE status = ?", (status,))
         return {f"{number:016x}" for (number,) in found}
 
-    def table(self) -> dict[Status, int]:
-        """Return how many jobs have each status in the table."""
-        found = self.connection.execute("SELECT status, count(*) FROM jobs GROUP BY status")
-        return {Status(status): number for status, number in found}
+    def table(self) -> dict[str, int]:
+        """Count the same in the table."""
+        _finish, *counted = self.connection.execute(COUNT).fetchone()
+        return {name: number for name, number in zip(COUNTED, counted, strict=True) if number}
 
 
 def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
@@ -245,12 +257,12 @@ PROBES: Final[tuple[Probe, ...]] = (
     (jobstore.JobStore, "_give_up", lambda *_: "the storage is broken"),
     (jobstore.JobStore, "_keep", lambda *_: "a message kept for later"),
     (waiting.Awaits, "_sweep", lambda *_: "awaits swept"),
-    (database.Database, "delete_oldest_finished", lambda *_: "finished jobs deleted"),
+    (database.Database, "delete_oldest", lambda *_, **__: "finished jobs deleted"),
     (database.Database, "mark_unwanted", lambda *_: "a cancel of a running job"),
     (
         database.Database,
         "immediate",
-        lambda _, after, limit: "a further page of the backlog read" if int(after, 16) else None,  # noqa: ARG005
+        lambda _, after, limit: "a further page of the backlog read" if int(after, 16) and limit else None,
     ),
     (ledger.Ledger, "_recover_crashed", lambda *_: "a recovery"),
 )
