@@ -30,32 +30,44 @@ class Run:
     ended_at: float = 0.0
 
 
+class How(Enum):
+    """How a life ended, for the jobs that were running."""
+
+    CRASH = auto()
+    #: Told to stop, or by a power cut.
+    CUT_OFF = auto()
+    #: One or the other: the disk may have refused the mark of the stop.
+    EITHER = auto()
+
+
 @dataclass
 class Crashes:
     """In how many crashes in a row a job was running, as far as that can be seen from outside."""
 
     fewest: int = 0
     most: int = 0
-    #: The attempt, and how many runs there were, when a crash was counted last.
+    #: The attempt, and how many runs there were, when the job was last found cut short; `fewest` before.
     _attempts: int = 0
     _runs: int = 0
+    _before: int = 0
 
-    def count(self, status: Status, attempts: int, runs: list[Run]) -> None:
-        """Look at the job in the file after a life: still processing, it was cut off."""
-        since = runs[self._runs :]
-        if status is not Status.PROCESSING:
-            if since:  # They have ended in other ways, which begins the count again.
-                self.fewest = self.most = 0
-                self._runs = len(runs)
+    def count(self, status: Status, attempts: int, runs: list[Run], how: How) -> None:
+        """Look at the job in the file after a life: still processing, it was cut short."""
+        since, self._runs = runs[self._runs :], len(runs)
+        is_processing = status is Status.PROCESSING
+        stored = [run for run in since if not (is_processing and run.attempt == attempts)]
+        if any(run.end not in {"Release", "cut"} for run in stored):
+            self.fewest = self.most = 0
+        if not is_processing:
             return
         if attempts == self._attempts and not since:
-            return  # The same crash, as the process after it did not come so far as to note it.
-        is_next = attempts == self._attempts + 1 and all(run.attempt == attempts for run in since)
-        # After a release that was stored, the job may have been claimed again without a run.
-        is_certain = is_next and all(run.end == "cut" for run in since)
-        self.most = self.most + 1 if is_next else 1
-        self.fewest = self.fewest + 1 if is_certain else 1
-        self._attempts, self._runs = attempts, len(runs)
+            # The same end, as the process after it did not come so far as to note it; but by then the
+            # machine may have been started again, and the crash not be seen any more.
+            self.fewest = self._before if how is not How.CRASH else self.fewest
+            return
+        self._before, self._attempts = self.fewest, attempts
+        self.fewest += how is How.CRASH
+        self.most += how is not How.CUT_OFF
 
 
 @dataclass
@@ -87,8 +99,9 @@ class Story:
 
     number: int
     submit: Submit
-    #: Seconds of the monotonic clock.
+    #: Seconds of the monotonic clock, and by how many the wall clock had been set forward until then.
     sent_at: float
+    forward: float
     id: str | None = None
     answer: Answer = Answer.NONE
     acknowledged: int = 0

@@ -6,13 +6,14 @@ from typing import Final
 
 import msgspec
 
-from actors.lifecycle import FINISHED, Job, Status
+from actors.lifecycle import ALONE, CONVICTED, FINISHED, SUSPECT, Job, Status
 from actors.messages import Outcome
-from tests.simulation.book import Answer, Book, Run, Story, View
-from tests.simulation.clock import Clock
+from tests.simulation.book import Answer, Book, How, Run, Story, View
+from tests.simulation.clock import EPOCH, Clock
 from tests.simulation.events import Events
 from tests.simulation.faults import Kind, Plan
-from tests.simulation.production import CONVICTED, INTERRUPTED, MOST_CRASHES, NOT_STORED, Row
+from tests.simulation.production import AT_MOST_ONCE, NOT_STORED, Row
+from tests.simulation.production import CONVICTED as GUILTY
 
 #: Seconds by which a job may be early, as times are kept in microseconds.
 ROUNDING: Final = 0.00001
@@ -71,9 +72,22 @@ class Checks:
             return "a job runs before it is due"
         if self._plan.at_most_once and not story.retries and any(run.end == "cut" for run in story.runs):
             return "a job that was cut off runs again"
-        if story.crashes.fewest >= MOST_CRASHES and not story.retries:
-            return "a job runs again after too many crashes"
+        if problem := self._problem_of_suspects(story):
+            return problem
         return "jobs run out of order" if self._is_out_of_order(story, job) else None
+
+    def _problem_of_suspects(self, story: Story) -> str | None:
+        """Suspects run one at a time, and later with nothing else; then a crash convicts."""
+        own = story.crashes.fewest if not story.retries else 0
+        others = [o for o in self._book.stories if any(run.end is None for run in o.runs) and not o.retries]
+        crashes = [other.crashes.fewest for other in others]
+        if own >= CONVICTED:
+            return "a job runs again after too many crashes"
+        if own >= SUSPECT and any(other >= SUSPECT for other in crashes):
+            return "two suspects run at once"
+        if others and max(own, *crashes, 0) >= ALONE:
+            return "a suspect does not run alone"
+        return None
 
     def _has_failed_for_good(self, story: Story, job: Job) -> bool:
         failed = sum(run.end == "Fail" and run.life == self.life for run in story.runs)
@@ -85,23 +99,26 @@ class Checks:
         if view is None or view.run_at is None or view.status is not Status.PENDING:
             return False
         is_next = view.attempts == job.attempts - 1 and view.retries == story.retried and story.is_settled
-        return is_next and self._clock.latest_since(0.0) < view.run_at.timestamp() - ROUNDING
+        latest = EPOCH + self._clock.now + self._clock.forward
+        return is_next and latest < view.run_at.timestamp() - ROUNDING
 
     def _is_early(self, story: Story, job: Job) -> bool:
         if not story.submit.delay or story.job is None or story.retries or job.attempts > 1 or story.runs:
             return False
-        assert story.job.run_at is not None
-        wall = self._clock.latest_since(story.sent_at)
-        is_before = wall < story.job.run_at.timestamp() - ROUNDING
-        return is_before and self._clock.now < story.sent_at + story.submit.delay - ROUNDING
+        passed = self._clock.now - story.sent_at + self._clock.forward - story.forward
+        return passed < story.submit.delay - ROUNDING
 
     def _is_out_of_order(self, story: Story, job: Job) -> bool:
         if self._plan.workers > 1 or job.attempts > 1 or story.runs or story.retries or story.submit.delay:
             return False
+        if any(other.crashes.most >= ALONE for other in self._book.stories):
+            return False  # It took another's place, and that one was sent again.
         last, self._last_begun = self._last_begun, max(self._last_begun, job.id)
         return job.id < last
 
     def _ended(self, story: Story, run: Run, outcome: Outcome) -> None:
+        if run.end == "cut":
+            return  # It has outlasted a stop, and tells nobody.
         run.end, run.ended_at = type(outcome).__name__, self._clock.now
         self._events.note(f"job {story.number} ends, attempt {run.attempt}: {run.end}")
         if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
@@ -130,8 +147,8 @@ class Checks:
 
     # When a life has ended, in the file.
 
-    def check_file(self, rows: list[Row] | str, *, is_clean: bool, is_certain: bool) -> None:
-        """Compare the file with the book: `is_clean` after a stop, `is_certain` if all could be stored."""
+    def check_file(self, rows: list[Row] | str, how: How, *, is_certain: bool) -> None:
+        """Compare the file with the book; `is_certain` after a stop before which all could be stored."""
         if isinstance(rows, str):
             self._events.fail("the database is damaged", rows)
             return
@@ -147,12 +164,12 @@ class Checks:
                 self._check_missing(story)
                 continue
             self._book.know(story, row_or_none.id) if story.id is None else None
-            if problem := self._problem_of_row(story, row_or_none, is_clean=is_clean, is_certain=is_certain):
+            if problem := self._problem_of_row(story, row_or_none, is_certain=is_certain):
                 row = row_or_none
                 self._events.fail(
                     problem, self._told(story, f"is {row.status} in {row.attempts}: {row.last_error!r:.100}")
                 )
-            story.crashes.count(row_or_none.status, row_or_none.attempts, story.runs)
+            story.crashes.count(row_or_none.status, row_or_none.attempts, story.runs, how)
 
     def _check_missing(self, story: Story) -> None:
         may_be_deleted = self._plan.has(Kind.KEEP) and story.may_have_finished
@@ -160,7 +177,7 @@ class Checks:
         if is_known and not may_be_deleted:
             self._events.fail("a job is lost", self._told(story, "is not in the file"))
 
-    def _problem_of_row(self, story: Story, row: Row, *, is_clean: bool, is_certain: bool) -> str | None:
+    def _problem_of_row(self, story: Story, row: Row, *, is_certain: bool) -> str | None:
         view, last = story.view, story.runs[-1] if story.runs else None
         if story.answer is Answer.NO:
             return "a refused job is stored"
@@ -174,9 +191,10 @@ class Checks:
             return "an attempt that ran is not counted"
         if row.attempts < _counted(story):
             return "an attempt that ran is not counted"
-        if is_clean and is_certain and row.status is Status.PROCESSING:
+        was_cut = last is not None and last.end == "cut" and last.life == self.life
+        if is_certain and row.status is Status.PROCESSING and not was_cut:
             return "a job is left processing by a stop"
-        if is_clean and is_certain and last and last.life == self.life:
+        if is_certain and last and last.life == self.life:
             if last.end == "Complete" and row.status is not Status.COMPLETED:
                 return "an outcome is lost"
             if last.end == "Release" and row.status is Status.PENDING and row.attempts != last.attempt - 1:
@@ -194,11 +212,13 @@ class Checks:
             return "a job is cancelled that nobody cancelled"
         if row.status is not Status.FAILED:
             return None
-        if error.startswith(CONVICTED):
-            return "a job is convicted too soon" if story.crashes.most < MOST_CRASHES else None
-        if error.startswith(INTERRUPTED):
+        if error.startswith(GUILTY):
+            return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
+        if error.endswith(AT_MOST_ONCE):
             return None if self._plan.at_most_once else "a job is failed by a crash"
-        if row.attempts <= row.max_retries:
+        if sum(run.end == "Fail" for run in story.runs) <= row.max_retries and not error.startswith(
+            NOT_STORED
+        ):
             return "a job is failed that has retries left"
         if "Fail" not in ends and not error.startswith(NOT_STORED):
             return "a job is failed whose handler did not fail"

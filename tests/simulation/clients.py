@@ -18,6 +18,8 @@ from tests.simulation.faults import Kind, Plan
 from tests.simulation.production import Service
 from tests.simulation.scheduler import Scheduler, current
 
+#: What a handler waits for.
+STEP: Final = "a step"
 #: Seconds that a client thinks before it does the next thing.
 THINKING: Final = (0, 0, 0, 0.001, 0.01, 0.3)
 #: How likely a client submits, if there is something else that it could do; and if it mostly looks.
@@ -34,13 +36,13 @@ def handlers() -> Handlers:
 
 def _steps(payload: dict[str, Any]) -> Generator[float | None, None, Any]:
     for step in range(payload["steps"]):
-        current().scheduler.block(payload["seconds"], "a step")
+        current().scheduler.block(payload["seconds"], STEP)
         yield (step + 1) / (payload["steps"] + 1)
     return _result(payload)
 
 
 def _plain(payload: dict[str, Any]) -> Any:
-    current().scheduler.block(payload["steps"] * payload["seconds"], "a step")
+    current().scheduler.block(payload["steps"] * payload["seconds"], STEP)
     return _result(payload)
 
 
@@ -129,9 +131,8 @@ class Clients:
     # What they ask for.
 
     def _submit(self, service: Service) -> None:
-        story = Story(
-            len(self._book.stories), self._message(len(self._book.stories)), self._scheduler.clock.now
-        )
+        number, clock = len(self._book.stories), self._scheduler.clock
+        story = Story(number, self._message(number), clock.now, clock.forward)
         self._book.add(story)
         seconds = 0.005 if self._plan.has(Kind.IMPATIENT) and self._chance.random() < 0.2 else None
         try:

@@ -61,7 +61,9 @@ class Change(NamedTuple):
 class File:
     """What a file holds for those that read it, and what of that is synced."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        #: Tells it from others of the same name.
+        self.number = number
         self.content = bytearray()
         #: None as long as the file itself was not synced.
         self._synced: bytearray | None = None
@@ -103,7 +105,7 @@ class File:
 
     def copy(self) -> "File":
         """Return a file with the same content, all of it synced."""
-        other = File()
+        other = File(self.number)
         other.content, other._synced = self.content[:], self.content[:]
         return other
 
@@ -116,6 +118,9 @@ class Disk:
         self.files: dict[str, File] = {}
         #: Counts the processes: what an earlier one holds open is of no use to it any longer.
         self.process = 0
+        #: Counts the power cuts: how often the machine was started again.
+        self.boots = 0
+        self._made = 0
         #: Called before each operation; may raise Full or Broken, or let others go on meanwhile.
         self.before: Callable[[Operation, str], None] = lambda _operation, _name: None
 
@@ -126,6 +131,7 @@ class Disk:
     def lose_power(self) -> None:
         """Lose what is not synced."""
         self.process += 1
+        self.boots += 1
         self.files = {name: file for name, file in self.files.items() if file.lose_power(self.chance)}
 
     def open(self, name: str, *, create: bool) -> "OpenFile":
@@ -134,7 +140,8 @@ class Disk:
         if name not in self.files:
             if not create:
                 raise FileNotFoundError(2, "No such file or directory", name)
-            self.files[name] = File()
+            self._made += 1
+            self.files[name] = File(self._made)
         return OpenFile(self, name)
 
     def delete(self, name: str) -> None:
@@ -156,6 +163,16 @@ class OpenFile:
         self._name = name
         self._process = disk.process
         self._file = disk.files[name]
+
+    @property
+    def number(self) -> int:
+        """What tells the file from others."""
+        return self._file.number
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether the process that opened it still runs."""
+        return self._process == self._disk.process
 
     @property
     def size(self) -> int:

@@ -13,9 +13,9 @@ from typing import Final
 
 from tests.simulation import production
 from tests.simulation.audit import Audit
-from tests.simulation.book import Book
+from tests.simulation.book import Book, How
 from tests.simulation.checks import Checks
-from tests.simulation.clients import Clients, handlers
+from tests.simulation.clients import STEP, Clients, handlers
 from tests.simulation.clock import Clock
 from tests.simulation.disk import Disk
 from tests.simulation.events import Events
@@ -60,7 +60,7 @@ def live(
     gc.disable()  # It would run finalizers when the memory of the process says so, not the seed.
     plan = drawn(seed, steps, without)
     lives = Lives(plan, machine, keeps_all=keeps_all)
-    with production.watched(plan, lives.checks.began, lives.events.reach):
+    with production.watched(plan, lives.disk, lives.checks.began, lives.events.reach):
         lives.run()
     scheduler = lives.scheduler
     return Outcome(plan, lives.events, scheduler.clock.now, scheduler.switches, len(lives.book.stories))
@@ -79,9 +79,9 @@ class Lives:
         self.scheduler = Scheduler(random.Random(f"scheduler {plan.seed}"), self._clock, machine.points)
         self.scheduler.pausing = plan.pausing
         self.scheduler.on_advance = self._advance
-        self._disk = Disk(random.Random(f"disk {plan.seed}"))
-        self._vfs.begin(self._disk, plan.checkpoint)
-        self._trouble = Trouble(plan, self._disk, self.scheduler, self.events)
+        self.disk = Disk(random.Random(f"disk {plan.seed}"))
+        self._vfs.begin(self.disk)
+        self._trouble = Trouble(plan, self.disk, self.scheduler, self.events)
         self.book = Book()
         self.checks = Checks(plan, self.book, self.events, self._clock)
         self._clients = Clients(plan, self.scheduler, book=self.book, checks=self.checks, events=self.events)
@@ -202,8 +202,9 @@ class Lives:
         self.scheduler.kill()
         self._clients.waiting.clear()
         self.book.cut(self._clock.now, self.events.count)
-        self._disk.lose_power() if with_power else self._disk.kill()
-        self.checks.check_file(production.rows(self._vfs, self._disk), is_clean=False, is_certain=False)
+        self.disk.lose_power() if with_power else self.disk.kill()
+        how = How.CUT_OFF if with_power else How.CRASH
+        self.checks.check_file(production.rows(self._vfs, self.disk), how, is_certain=False)
 
     def _stop(self, grace: float) -> None:
         self._is_stopping = True
@@ -215,20 +216,19 @@ class Lives:
             self.events.fail("a stop does not end", self._told_tasks())
         if task.error is not None:
             self.events.fail("a stop fails", repr(task.error))
+        self.book.cut(self._clock.now, self.events.count)
         self._let_end([task])
-        is_clean = service.failure is None and not self._has_failed()
+        is_clean = service.failure is None and not self._trouble.seen
         self._is_up = False
         self.scheduler.kill()
         self.book.cut(self._clock.now, self.events.count)
         if self._plan.has(Kind.POWER) and self._chance.random() < 0.5:
             self.events.note("the power is cut after the stop")
-            self._disk.lose_power()
+            self.disk.lose_power()
         else:
-            self._disk.kill()
-        is_certain = Kind.FULL not in self._trouble.seen
-        self.checks.check_file(
-            production.rows(self._vfs, self._disk), is_clean=is_clean, is_certain=is_certain
-        )
+            self.disk.kill()
+        how = How.CUT_OFF if is_clean else How.EITHER
+        self.checks.check_file(production.rows(self._vfs, self.disk), how, is_certain=is_clean)
 
     def _let_end(self, tasks: list[Task]) -> None:
         """See that each thread ends, and each ask is answered, soon after a stop."""
@@ -240,7 +240,8 @@ class Lives:
             self.events.fail(
                 "an ask is not answered at a stop", repr(list(self._clients.waiting.values()))[:300]
             )
-        left = [task.name for task in self.scheduler.tasks if not task.is_done and task not in tasks]
+        outlasted = [task for task in self.scheduler.tasks if task.waits_for == STEP]  # They are cut off.
+        left = [t.name for t in self.scheduler.tasks if not t.is_done and t not in (*tasks, *outlasted)]
         if left:
             self.events.fail("a thread does not end at a stop", ", ".join(left))
 

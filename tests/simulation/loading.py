@@ -20,7 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from tests.simulation.disk import Disk
-from tests.simulation.files import os_module
+from tests.simulation.files import fcntl_module, os_module
 from tests.simulation.scheduler import Points
 from tests.simulation.threads import threading_module, time_module
 from tests.simulation.vfs import Vfs
@@ -75,7 +75,7 @@ class Finder(importlib.abc.MetaPathFinder):
         self._edits = edits
         self._points = machine.points
         self._all = {"threading": threading_module(), "time": time_module()}
-        self._store = {**self._all, "os": os_module(machine.vfs)}
+        self._store = {**self._all, "os": os_module(machine.vfs), "fcntl": fcntl_module()}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, _target: ModuleType | None = None

@@ -14,7 +14,7 @@ from actors.errors import GoferError
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
 from actors.messages import Claim, Outcome
-from actors.store import backlog, batch, database, jobstore, ledger, waiting
+from actors.store import backlog, batch, checkpoints, database, jobstore, ledger, life, waiting
 from actors.store.schema import COUNT, COUNTED
 from actors.system import System
 from actors.work.worker import Worker
@@ -25,10 +25,9 @@ from tests.simulation.threads import RLock
 from tests.simulation.vfs import Vfs
 
 DATABASE: Final = "/jobs.db"
-#: Crashes in a row after which a job is taken for their cause, and what is said of it then.
-MOST_CRASHES: Final = 3
+#: What is said of a job that is taken for the cause of crashes, and of one that may run only once.
 CONVICTED: Final = "the process crashed during each of"
-INTERRUPTED: Final = "the process crashed during the attempt"
+AT_MOST_ONCE: Final = "(GOFER_ON_CRASH=fail)"
 NOT_STORED: Final = "the outcome could not be stored"
 
 
@@ -108,12 +107,12 @@ class Service:
     @property
     def running(self) -> set[str]:
         """The jobs that run, as the service keeps it in mind."""
-        return set(self._store._ledger._running)
+        return set(self._store._ledger._runs._runs)
 
     @property
     def has_kept(self) -> bool:
-        """Whether there are messages that could not be stored yet."""
-        return bool(self._store._kept)
+        """Whether there are outcomes that could not be stored yet; claims that wait are no trouble."""
+        return any(not isinstance(entry.message, Claim) for entry in self._store._kept._entries)
 
     @property
     def is_between_batches(self) -> bool:
@@ -144,11 +143,13 @@ class Service:
 
     @property
     def queued(self) -> set[str]:
-        """The jobs in the channel."""
+        """The jobs in the channel, and the suspects that wait for their turn."""
+        suspicion = self._store._ledger._attempts.suspicion
+        suspects = {*suspicion.alone, *(job.id for job in suspicion._waiting)}
         channel = self.system._channel
         messages = [message for _, message in channel._immediate]
         messages += [message for _, _, message, _ in channel._delayed]
-        return {message.id for message in messages if hasattr(message, "id")}
+        return suspects | {message.id for message in messages if hasattr(message, "id")}
 
     @property
     def is_all_queued(self) -> bool:
@@ -210,9 +211,10 @@ Began = Callable[[Job], Callable[[Outcome], None]]
 
 
 @contextlib.contextmanager
-def watched(plan: Plan, began: Began, reach: Callable[[str], None]) -> Iterator[None]:
+def watched(plan: Plan, disk: Disk, began: Began, reach: Callable[[str], None]) -> Iterator[None]:
     """Set the sizes, tell of each run of a handler, and of what is reached inside."""
     with (
+        patch.object(life, "boot", lambda: f"boot {disk.boots}"),
         patch.object(Worker, "_outcome", _observed(Worker._outcome, began)),
         contextlib.ExitStack() as probes,
     ):
@@ -230,6 +232,7 @@ def _sizes(plan: Plan) -> list[tuple[ModuleType, str, int]]:
         (backlog, "AGAIN", plan.sizes.again),
         (backlog, "MOST", plan.sizes.most),
         (batch, "BATCH", plan.batch),
+        (checkpoints, "PAGES", plan.checkpoint),
     ]
 
 

@@ -62,13 +62,10 @@ class Vfs:
     def __init__(self, disk: Disk) -> None:
         #: Where databases that are opened from now on lie.
         self.disk = disk
-        #: Pages of the WAL after which connections that are opened from now on write them to the database.
-        self.checkpoint = 1000
         self._open: dict[int, OpenFile] = {}
         self._opened = 0
         self._kept: list[object] = []
         self._library = ctypes.CDLL(_sqlite3.__file__)
-        self._library.sqlite3_wal_autocheckpoint.argtypes = [Pointer, Int]
         self._library.sqlite3_randomness.argtypes = [Int, Pointer]
         self._methods = IoMethods(1, *self._io_methods())
         self._vfs = SqliteVfs(
@@ -77,11 +74,10 @@ class Vfs:
         self._library.sqlite3_initialize()
         if self._library.sqlite3_vfs_register(ctypes.byref(self._vfs), 1) != OK:
             raise RuntimeError("SQLite does not take the simulated disk")
-        self._library.sqlite3_auto_extension(self._callback(self._connected, Int, Pointer, Pointer, Pointer))
 
-    def begin(self, disk: Disk, checkpoint: int) -> None:
+    def begin(self, disk: Disk) -> None:
         """Use another disk, and have SQLite ask it for the chance of a new seed."""
-        self.disk, self.checkpoint = disk, checkpoint
+        self.disk = disk
         self._library.sqlite3_randomness(0, None)
 
     def _io_methods(self) -> list[ctypes.c_void_p]:
@@ -185,10 +181,6 @@ class Vfs:
     def _random(self, _vfs: int, size: int, out: int) -> int:
         ctypes.memmove(out, self.disk.chance.randbytes(size), size)
         return size
-
-    def _connected(self, connection: int, _error: int, _api: int) -> int:
-        self._library.sqlite3_wal_autocheckpoint(connection, self.checkpoint)
-        return OK
 
 
 def _code(failure: int, action: Callable[[], None]) -> int:
