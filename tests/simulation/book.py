@@ -51,6 +51,11 @@ class Crashes:
     _runs: int = 0
     _before: int = 0
 
+    def at_least(self, runs: list[Run]) -> int:
+        """Return how many there are for sure, if the job has not ended in another way since."""
+        has_ended = any(run.end not in {None, "Release", "cut"} for run in runs[self._runs :])
+        return 0 if has_ended else self.fewest
+
     def count(self, status: Status, attempts: int, runs: list[Run], how: How) -> None:
         """Look at the job in the file after a life: still processing, it was cut short."""
         since, self._runs = runs[self._runs :], len(runs)
@@ -132,7 +137,7 @@ class Story:
 
     @property
     def may_have_finished(self) -> bool:
-        """Whether it can have finished, and so have been deleted."""
+        """Whether it can have finished, and so have been deleted, as far as a client can see."""
         return bool(self.cancels or self.crashes.most or self.runs)
 
     def accepted_cancel(self) -> Request | None:

@@ -78,9 +78,9 @@ class Checks:
 
     def _problem_of_suspects(self, story: Story) -> str | None:
         """Suspects run one at a time, and later with nothing else; then a crash convicts."""
-        own = story.crashes.fewest if not story.retries else 0
+        own = story.crashes.at_least(story.runs) if not story.retries else 0
         others = [o for o in self._book.stories if any(run.end is None for run in o.runs) and not o.retries]
-        crashes = [other.crashes.fewest for other in others]
+        crashes = [other.crashes.at_least(other.runs) for other in others]
         if own >= CONVICTED:
             return "a job runs again after too many crashes"
         if own >= SUSPECT and any(other >= SUSPECT for other in crashes):
@@ -172,7 +172,7 @@ class Checks:
             story.crashes.count(row_or_none.status, row_or_none.attempts, story.runs, how)
 
     def _check_missing(self, story: Story) -> None:
-        may_be_deleted = self._plan.has(Kind.KEEP) and story.may_have_finished
+        may_be_deleted = self._plan.has(Kind.KEEP) and (self._plan.at_most_once or story.may_have_finished)
         is_known = story.answer is Answer.YES or story.runs or story.view
         if is_known and not may_be_deleted:
             self._events.fail("a job is lost", self._told(story, "is not in the file"))
@@ -216,9 +216,9 @@ class Checks:
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
             return None if self._plan.at_most_once else "a job is failed by a crash"
-        if sum(run.end == "Fail" for run in story.runs) <= row.max_retries and not error.startswith(
-            NOT_STORED
-        ):
+        if sum(
+            run.end in {"Fail", "Cancelled"} for run in story.runs
+        ) <= row.max_retries and not error.startswith(NOT_STORED):
             return "a job is failed that has retries left"
         if "Fail" not in ends and not error.startswith(NOT_STORED):
             return "a job is failed whose handler did not fail"

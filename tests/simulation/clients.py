@@ -206,7 +206,7 @@ class Clients:
                 self._miss(self._book.by_id[job_id], "a list")
 
     def _miss(self, story: Story, asked: str) -> None:
-        if not (self._plan.has(Kind.KEEP) and story.may_have_finished):
+        if not (self._plan.has(Kind.KEEP) and (self._plan.at_most_once or story.may_have_finished)):
             self._events.fail("a job cannot be found", f"job {story.number} in {asked}")
 
     def _cancel(self, service: Service, story: Story) -> None:

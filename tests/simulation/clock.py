@@ -29,4 +29,4 @@ class Clock:
 
     def catch_up(self) -> None:
         """Set the wall clock forward to where it would be, had it never been set back."""
-        self.ahead = self.forward
+        self.set_forward(self.forward - self.ahead)
