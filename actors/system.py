@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -31,8 +30,6 @@ from actors.store import Backlog, Clock, Database, JobStore, Ledger, Ownership, 
 from actors.store.location import RESTORE, refused
 from actors.validation import CheckingRef, Validation
 from actors.work import Pool, Worker
-
-_now = partial(datetime.now, UTC)
 
 #: Seconds after the grace in which a handler may still come to its next yield. Then it is cut off.
 NEXT_YIELD: Final = 3.0
@@ -241,6 +238,11 @@ class System:
 
     def _actors(self) -> list[pykka.ActorRef[Any]]:
         return [self.store, *self.workers]
+
+
+def _now() -> datetime:
+    """Return the wall time: the only place where it is read as a date, so that it can be replaced."""
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def _database(path: str, ownership: Ownership | None) -> Database:

@@ -4,7 +4,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from actors.messaging.channel import LOOK, Channel
 from actors.messaging.mailbox import Mailbox
 from actors.store import backlog
 from tests.calling import EMAIL, Store
+from tests.service import eventually
 
 HOUR = 3600.0
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
@@ -94,6 +95,20 @@ def test_an_overdue_job_is_due_when_a_clock_that_was_behind_at_the_start_is_set_
     assert taken(channel) == []
     clocks.wall += 30 * 24 * HOUR
     assert taken(channel) == ["overdue"]
+
+
+def test_a_clock_that_is_set_forward_wakes_a_receiver_for_each_job_that_it_makes_due(clocks: Clocks) -> None:
+    channel = clocks.channel()
+    received: list[object] = []
+    idle = threading.Thread(target=lambda: received.append(channel.receive(deque())), daemon=True)
+    clocks.send(channel, "first", HOUR)
+    clocks.send(channel, "second", HOUR)
+    idle.start()
+    eventually(lambda: channel.waiting == 1)
+    clocks.wall += HOUR
+    assert channel.receive(deque()) == Run("first")
+    idle.join(LIMIT)
+    assert received == [Run("second")]
 
 
 def test_an_idle_receiver_looks_at_the_wall_clock_once_a_minute(

@@ -155,6 +155,7 @@ class Channel:
                 (min(due, at - ahead), order, message, at) for due, order, message, at in self._delayed
             ]
             heapq.heapify(self._delayed)
+            self._timing = None  # The receiver that times the next message would wake too late.
         if abs(ahead - self._ahead) > JUMP:
             self._ahead = ahead
 

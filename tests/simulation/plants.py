@@ -1,0 +1,300 @@
+"""Bugs that the simulation must find: each was made, or nearly, and none would show in a quiet run.
+
+A plant is found if one of the first seeds breaks a rule with it. One that is not found says that the
+simulation has become blind; one whose text is no longer in the code has to follow it.
+"""
+
+from typing import Final, NamedTuple
+
+from tests.simulation.loading import Edit
+
+
+class Plant(NamedTuple):
+    """A bug, as changes of the code."""
+
+    name: str
+    edits: tuple[Edit, ...]
+
+
+def _plant(name: str, module: str, *texts: str) -> Plant:
+    """Return the plant that puts the second text of each pair in the first one's place."""
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return Plant(name, tuple(Edit(f"actors.{module}", old, new) for old, new in pairs))
+
+
+PLANTS: Final = (
+    # The disk.
+    _plant(
+        "a commit is not synced",
+        "store.connection",
+        '"PRAGMA synchronous = FULL"',
+        '"PRAGMA synchronous = NORMAL"',
+        '"synchronous", None, expected=2',
+        '"synchronous", None, expected=1',
+    ),
+    _plant("what a kill left in the WAL is not synced", "store.connection", "        _sync(path)\n", ""),
+    # What a batch is.
+    _plant(
+        "an answer runs ahead of the commit",
+        "store.jobstore",
+        "            if is_answered:\n                self._batch.add(entry)",
+        "            if is_answered:\n                self._batch.add(Entry(message := entry.message))\n"
+        "                give([entry])",
+    ),
+    _plant(
+        "a batch is delivered in reverse",
+        "store.jobstore",
+        "_deliver(changes.runnable)",
+        "_deliver(changes.runnable[::-1])",
+    ),
+    _plant(
+        "nothing is rolled back",
+        "store.jobstore",
+        "            self._ledger.rollback()\n",
+        "            pass\n",
+    ),
+    _plant(
+        "the counts are not rolled back",
+        "store.totals",
+        "        self.jobs.update(jobs)",
+        "        return",
+    ),
+    _plant(
+        "the running jobs are not rolled back",
+        "store.ledger",
+        "        self._running = self._durable_running.copy()\n",
+        "",
+    ),
+    _plant(
+        "the running jobs are not durable",
+        "store.ledger",
+        "        self._durable_running = self._running.copy()\n",
+        "",
+    ),
+    _plant(
+        "the totals are not in the commit",
+        "store.database",
+        "        self.totals.write()",
+        "            pass",
+    ),
+    _plant(
+        "a job is read from before its last move",
+        "store.database",
+        "self._last_read.id == before.id:",
+        "self._last_read.id != before.id:",
+    ),
+    # What cannot be stored.
+    _plant(
+        "a claim is lost while the disk is full",
+        "store.faults",
+        "Claim:          Fates(K,",
+        "Claim:          Fates(N,",
+    ),
+    _plant(
+        "a result is lost while the disk is full",
+        "store.faults",
+        "Complete:       Fates(K,",
+        "Complete:       Fates(R,",
+    ),
+    _plant(
+        "a failure is lost while the disk is full",
+        "store.faults",
+        "Fail:           Fates(K,",
+        "Fail:           Fates(R,",
+    ),
+    _plant(
+        "what is kept is not tried again",
+        "store.jobstore",
+        "        if not self._kept:\n            self.actor_inbox.remind(Resume(), STORAGE_RETRY)\n",
+        "",
+    ),
+    # What a job may do.
+    _plant("an old attempt ends a new one", "lifecycle", "    if job.attempts != attempt:", "    if False:"),
+    _plant(
+        "a job has a retry less",
+        "lifecycle",
+        "return job.attempts <= job.max_retries",
+        "return job.attempts < job.max_retries",
+    ),
+    _plant(
+        "a job has a retry more",
+        "lifecycle",
+        "return job.attempts <= job.max_retries",
+        "return job.attempts <= job.max_retries + 1",
+    ),
+    _plant(
+        "a release costs an attempt",
+        "lifecycle",
+        "attempts=job.attempts - 1, started_at",
+        "attempts=job.attempts, started_at",
+    ),
+    _plant(
+        "a retry forgets the attempts",
+        "lifecycle",
+        '"retry"), started_at=None',
+        '"retry"), attempts=0, started_at=None',
+    ),
+    _plant(
+        "ids begin again at a start",
+        "store.ledger",
+        "self._last_id = database.last_id()",
+        'self._last_id = "0" * 16',
+    ),
+    # Crashes.
+    _plant(
+        "crashes are forgotten at a claim",
+        "store.ledger",
+        "self._move(job, claimed, crashes=None)",
+        "self._move(job, claimed)",
+    ),
+    _plant("two crashes convict", "lifecycle", "MOST_CRASHES: Final = 3", "MOST_CRASHES: Final = 2"),
+    _plant("four crashes convict", "lifecycle", "MOST_CRASHES: Final = 3", "MOST_CRASHES: Final = 4"),
+    _plant("at most once is ignored", "lifecycle", "    if at_most_once:\n", "    if False:\n"),
+    _plant(
+        "a late recovery takes what runs",
+        "store.recovery",
+        "        if job.id in running:\n            continue\n",
+        "",
+    ),
+    # Cancels.
+    _plant("a cancel is not stored", "store.database", "SET is_unwanted = 1", "SET is_unwanted = 0"),
+    _plant("a crash forgets a cancel", "store.recovery", "        if is_unwanted:", "        if False:"),
+    _plant(
+        "a release forgets a cancel", "store.ledger", "case Release() if not is_cancelled:", "case Release():"
+    ),
+    _plant(
+        "a failure forgets a cancel",
+        "store.ledger",
+        "case Fail(error=error) if not is_cancelled:",
+        "case Fail(error=error):",
+    ),
+    _plant(
+        "a cancel outlives its run",
+        "store.ledger",
+        "            self._interrupts.forget(job.id)",
+        "            pass",
+    ),
+    _plant(
+        "a cancel interrupts before the commit",
+        "store.ledger",
+        "            self.changes.cancelled.add(job_id)\n",
+        "            self.changes.cancelled.add(job_id)\n            self._interrupts.cancel(job_id)\n",
+    ),
+    # Time.
+    _plant(
+        "a job has waited half of its delay",
+        "store.backlog",
+        "(job.run_at - self._now()).total_seconds()",
+        "(job.run_at - self._now()).total_seconds() / 2",
+    ),
+    _plant(
+        "an earlier wait of a job runs it",
+        "store.ledger",
+        "if job.run_at != claim.run_at and not lifecycle.is_due(job, now):",
+        "if False:",
+    ),
+    _plant(
+        "the wall clock set forward wakes no Worker",
+        "messaging.channel",
+        "            self._timing = None  # The receiver that times the next message would wake too late.\n"
+        "        if abs",
+        "        if abs",
+    ),
+    # The channel and the backlog.
+    _plant(
+        "a delayed message wakes no Worker",
+        "messaging.channel",
+        "                if self._delayed[0] is item:",
+        "                if False:",
+    ),
+    _plant(
+        "a Worker passes no wake-up on",
+        "messaging.channel",
+        "            if self._immediate or (self._delayed and self._timing is None):",
+        "            if False:",
+    ),
+    _plant(
+        "a message wakes one receiver, perhaps another one",
+        "messaging.mailbox",
+        "changed.notify_all()",
+        "changed.notify()",
+    ),
+    _plant(
+        "a start reads no backlog",
+        "store.backlog",
+        "self._immediate: str | None = FIRST_ID",
+        "self._immediate: str | None = None",
+        "self._delayed: tuple[datetime, str] | None = (LONG_AGO, FIRST_ID)",
+        "self._delayed: tuple[datetime, str] | None = None",
+    ),
+    _plant(
+        "later pages of delayed jobs are forgotten",
+        "store.backlog",
+        "self._delayed = _mark(page[-1]) if len(page) == PAGE else None",
+        "self._delayed = None",
+    ),
+    _plant(
+        "later pages are forgotten",
+        "store.backlog",
+        "self._immediate = page[-1].id if len(page) == PAGE else None",
+        "self._immediate = None",
+    ),
+    _plant(
+        "a job at a mark is not sent",
+        "store.backlog",
+        "job.id > self._immediate",
+        "job.id >= self._immediate",
+    ),
+    _plant(
+        "a channel that is emptied is not read again",
+        "store.backlog",
+        "            self._immediate, self._delayed = FIRST_ID, (LONG_AGO, FIRST_ID)\n",
+        "",
+    ),
+    # Asking and stopping.
+    _plant(
+        "a reply is looked at without its lock",
+        "messaging.reply",
+        "        with self._lock:\n            if self._outcome is not None:\n                return\n"
+        "            self._blocked.append(settled)",
+        "        if self._outcome is not None:\n            return\n        self._blocked.append(settled)",
+    ),
+    _plant(
+        "what was given up is begun",
+        "messaging.reply",
+        "self._has_begun = not self.is_given_up",
+        "self._has_begun = True",
+    ),
+    _plant(
+        "what was begun is called not begun",
+        "messaging.reply",
+        "(OutcomeUnknown if self._has_begun else Unanswered)(reason)",
+        "Unanswered(reason)",
+    ),
+    _plant(
+        "a message is put behind the stop",
+        "messaging.mailbox",
+        "is_queued = not self._stopped.is_set()",
+        "is_queued = True",
+    ),
+    _plant(
+        "who awaits a job is left alone at a stop",
+        "store.jobstore",
+        "                self._bring_back(awaits=True)",
+        "                self._bring_back(awaits=False)",
+        "awaits=isinstance(message, Drain)",
+        "awaits=False",
+    ),
+    _plant(
+        "the JobStore stops before the Workers",
+        "system",
+        "for ref in reversed(self._actors()):",
+        "for ref in self._actors():",
+    ),
+    _plant(
+        "deleted jobs stay in the counts",
+        "store.database",
+        "            self.totals.add(status, -size, -1)\n",
+        "            pass\n",
+    ),
+)
