@@ -69,6 +69,14 @@ def _at_the_end(system: System) -> None:
     threading._register_atexit(stop_early)  # type: ignore[attr-defined]  # noqa: SLF001 - no public one is early
 
 
+def load(settings: Settings) -> None:
+    """Import what the settings name, ahead of a start. Raises HandlerError if that cannot be used."""
+    if settings.handlers is not None:
+        load_handlers(settings.handlers, on_executor=settings.executor is not None)
+    if settings.executor is not None:
+        load_factory(settings.executor)
+
+
 def own(database: str, *, wait: bool) -> Ownership | None:
     """Take the lock of a database file, or wait for it; one in memory has and needs none."""
     return None if database == ":memory:" else Ownership(database, wait=wait)

@@ -58,3 +58,11 @@ class Worker(Protocol):
 
     def handle_quit_signal(self) -> None:
         """End now."""
+
+
+def url(address: tuple[Any, ...] | str) -> str:
+    """Return how a socket with this address is reached."""
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port, *_ = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -33,10 +33,11 @@ from pykka import ActorRegistry
 
 import actors
 from actors import GoferError, Settings, System, log
+from actors.starting import load
 from api import waiting
 from api.app import create_app
 from api.children import Children
-from api.server import Master, Worker
+from api.server import Master, Worker, url
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: What the master sends to a worker that a reload is about to replace; ignored where no handler is set for
@@ -115,16 +116,22 @@ class Serving:
         self.code = 0
 
     def begin(self) -> None:
-        """Wait for the database, start the actors and make the app, before gunicorn accepts."""
+        """Load the handlers, wait for the database and start the actors, before gunicorn accepts.
+
+        Both of the first may take any time, so a stop signal ends the process in the midst of them.
+        """
         try:
             self._take_signals()
             self._children = Children(self._worker.sockets)
+            load(self._settings)
             ownership = waiting.own(self._settings.database, self._worker.ppid)
             self._is_waiting = False
             self._system = self._start(self._settings, ownership=ownership, lost=lost)
             self._worker.asgi = create_app(self._system)
             self._tune()
             self._say_ready(self._system)
+        except waiting.Stopped:
+            sys.exit(0)
         except Exception as error:  # noqa: BLE001 - one line, whatever it is
             self._fail(error)
 
@@ -142,7 +149,7 @@ class Serving:
     def _say_ready(self, system: System) -> None:
         log.logger("Gofer").info(
             "ready",
-            address=_url(self._worker.sockets[0].getsockname()),
+            address=url(self._worker.sockets[0].getsockname()),
             database=self._settings.database,
             workers=self._settings.workers,
             engine=self._settings.executor or "threads",
@@ -190,7 +197,7 @@ class Serving:
 
     def _stop(self, _signum: int, _frame: object) -> None:
         if self._is_waiting:
-            sys.exit(0)  # For the database; nothing was started yet.
+            raise waiting.Stopped
         # Once is enough. (Ignoring the others would race with one just arriving.) And gunicorn may have ended
         # the loop by itself, as when its master was killed: an error here would then break `end` off.
         if not (self._is_stopping or self._worker.loop.is_closed()):
@@ -226,13 +233,6 @@ class Serving:
             for task in asyncio.all_tasks(self._worker.loop):
                 if getattr(task.get_coro(), "__name__", "") == "_serve":
                     task.cancel()
-
-
-def _url(address: tuple[Any, ...] | str) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    host, port, *_ = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def pass_over(_signum: int, _frame: object) -> None:

@@ -17,6 +17,10 @@ from actors.store import Ownership
 LOOK: Final = 1.0
 
 
+class Stopped(BaseException):
+    """A stop signal has come before anything was made; not an Exception, which code of handlers may catch."""
+
+
 def own(database: str, master: int) -> Ownership | None:
     """Take the lock of the database, or wait for it. Raises SystemExit if this master is no longer there."""
 

@@ -1,13 +1,14 @@
 """Every stop goes its way, and is told in the log; the long form is tests/stops.py."""
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service import Service, Setting, running
+from tests.service import TOP, Service, Setting, eventually, running, starting
 from tests.stops import stopped
 
 SETTINGS: dict[str, Setting] = {"GOFER_HANDLERS": "tests.stops:handlers", "GOFER_WORKERS": 3}
@@ -98,3 +99,18 @@ def test_an_attempt_that_is_retried_is_a_warning_and_only_the_last_one_an_error(
     assert "exception" not in warning
     assert (error["level"], error["job"]) == ("error", job["id"])
     assert "Traceback" in error["exception"]
+
+
+@pytest.mark.parametrize("setting", ["GOFER_HANDLERS", "GOFER_EXECUTOR"])
+def test_a_stop_ends_the_import_of_handlers_that_takes_long(setting: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    code = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\n"
+    code += "try: time.sleep(60)\nexcept Exception: pass\n"
+    (tmp_path / "slowly.py").write_text(code)
+    given: dict[str, Setting] = {setting: "slowly:handlers", "PYTHONPATH": f"{tmp_path}{os.pathsep}{TOP}"}
+    with starting(**given) as service:
+        eventually(begun.exists)
+        ended = service.stop(signal.SIGTERM)
+        assert "Traceback" not in service.log
+    assert ended.code == 0
+    assert ended.seconds < 5
