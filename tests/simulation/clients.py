@@ -21,7 +21,7 @@ from tests.simulation.scheduler import Scheduler, current
 #: What a handler waits for.
 STEP: Final = "a step"
 #: Seconds that a client thinks before it does the next thing.
-THINKING: Final = (0, 0, 0, 0.001, 0.01, 0.3)
+THINKING: Final = (0, 0, 0, 0, 0.01, 0.3)
 #: How likely a client submits, if there is something else that it could do; and if it mostly looks.
 SUBMITTING, LOOKING = 0.5, 0.06
 #: Seconds that a step of a handler takes, and how many there are.

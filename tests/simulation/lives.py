@@ -33,10 +33,12 @@ PEACE: Final = 4000.0
 #: How many seconds a life lasts, at most, and after how many switches it is cut, if it is.
 LASTING: Final = (1, 10, 100)
 CUT_AT: Final = (30, 300, 3000, 10**9)
+#: How likely a life ends in a slow sync, if there are any.
+CUTTING_SYNC: Final = 0.3
 CUT_START_AT: Final = (5, 50, 400)
 #: What clients do in one life, at most.
 DOING: Final = (5, 20, 60, 150)
-CLIENTS: Final = (1, 3, 6)
+CLIENTS: Final = (1, 4, 8)
 #: Seconds that are no more than the rounding of a time to wait.
 ROUNDING: Final = 1e-6
 GRACES: Final = (0, 0.1, 5, 25)
@@ -149,6 +151,7 @@ class Lives:
             self._spawn_client()
         left, end = self._clients.left - chance.choice(DOING), self._clock.now + chance.choice(LASTING)
         cut_at = self.scheduler.switches + chance.choice(CUT_AT)
+        cuts_sync = self._plan.has(Kind.SLOW) and chance.random() < CUTTING_SYNC
 
         def is_over() -> bool:
             return (
@@ -156,6 +159,7 @@ class Lives:
                 or self._is_lost
                 or self._clients.left <= max(0, left)
                 or self.scheduler.switches >= cut_at
+                or (cuts_sync and self._trouble.is_syncing)
             )
 
         while self._clock.now < end:
@@ -199,6 +203,8 @@ class Lives:
     def _crash(self, *, with_power: bool) -> None:
         self._is_up = False
         self.events.note("the power is cut" if with_power else "the process is killed")
+        if self._trouble.is_syncing:
+            self.events.reach("a kill during a sync")
         self.scheduler.kill()
         self._clients.waiting.clear()
         self.book.cut(self._clock.now, self.events.count)
