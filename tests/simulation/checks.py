@@ -121,6 +121,8 @@ class Checks:
             return  # It has outlasted a stop, and tells nobody.
         run.end, run.ended_at = type(outcome).__name__, self._clock.now
         self._events.note(f"job {story.number} ends, attempt {run.attempt}: {run.end}")
+        if run.end == "Release":
+            self._events.reach("a job given back at a stop")
         if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
             self.told.append(outcome)
         if run.end == "Cancelled" and not story.may_be_cancelled():
@@ -213,6 +215,7 @@ class Checks:
         if row.status is not Status.FAILED:
             return None
         if error.startswith(GUILTY):
+            self._events.reach("a job convicted")
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
             return None if self._plan.at_most_once else "a job is failed by a crash"

@@ -103,6 +103,8 @@ class Lives:
                 self._end()
             elif not self._has_failed():
                 self.events.reach("a start cut or refused")
+                if any(name.endswith("-journal") for name in self.disk.files):
+                    self.events.reach("a start cut in a migration")
                 self._crash(with_power=self._plan.has(Kind.POWER) and self._chance.random() < 0.5)
         if not self._has_failed():
             self._live_in_peace()
