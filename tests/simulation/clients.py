@@ -149,6 +149,8 @@ class Clients:
             self._events.note(f"job {story.number} is accepted as {job.id}")
             if story.id not in (None, job.id):
                 self._events.fail("a job has two ids", f"job {story.number}: {story.id} and {job.id}")
+            if self._book.by_id.get(job.id, story) is not story:
+                self._events.fail("an id is given to a second job", f"{job.id} to job {story.number}")
             self._book.know(story, job.id)
 
     def _message(self, number: int) -> Submit:

@@ -81,7 +81,7 @@ class Lives:
         self.scheduler = Scheduler(random.Random(f"scheduler {plan.seed}"), self._clock, machine.points)
         self.scheduler.pausing = plan.pausing
         self.scheduler.on_advance = self._advance
-        self.disk = Disk(random.Random(f"disk {plan.seed}"))
+        self.disk = Disk(random.Random(f"disk {plan.seed}"), self._clock.wall)
         self._vfs.begin(self.disk)
         self._trouble = Trouble(plan, self.disk, self.scheduler, self.events)
         self.book = Book()
