@@ -791,3 +791,17 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(stateful_step_count=40, deadline=None)
+
+
+def test_an_await_after_a_retry_waits_even_if_all_of_it_happens_in_one_batch() -> None:
+    store = Store()
+    job = store.ask(EMAIL)
+    store.more_is_waiting(True)
+    cancel, retry = store.send(Cancel(job.id)), store.send(Retry(job.id))
+    store.more_is_waiting(False)
+    waiting = store.send(Await(job.id))
+    assert cancel.get(timeout=0).status is Status.CANCELLED
+    assert retry.get(timeout=0).status is Status.PENDING
+    assert not is_answered(waiting)
+    store.ask(Cancel(job.id))
+    assert waiting.get(timeout=0).status is Status.CANCELLED
