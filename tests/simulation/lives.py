@@ -216,6 +216,7 @@ class Lives:
 
     def _stop(self, grace: float) -> None:
         self._is_stopping = True
+        self.checks.stopped_at = self._clock.now + self._living.waiting(grace)
         self.events.note(f"it is told to stop, with a grace of {grace} s")
         service = self._living
         task = self.scheduler.spawn("stop", lambda: service.stop(grace))

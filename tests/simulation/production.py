@@ -28,7 +28,7 @@ from actors.store import (
     waiting,
 )
 from actors.store.schema import COUNT, COUNTED
-from actors.system import System
+from actors.system import NEXT_YIELD, System
 from actors.work.worker import Worker
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Plan
@@ -86,6 +86,10 @@ class Service:
     def stop(self, grace: float) -> None:
         """Stop it, in a task of its own."""
         self.system.stop(grace)
+
+    def waiting(self, grace: float) -> float:
+        """Return for how many seconds a stop waits for jobs that run."""
+        return grace + NEXT_YIELD
 
     @property
     def system(self) -> System:
