@@ -111,6 +111,15 @@ def new_id(now: datetime, chance: int, last: str) -> str:
     return f"{max(fresh, int(last, 16) + 1):016x}"
 
 
+def skipped(last: str, chance: int) -> str:
+    """Return an id from which a new process goes on, so that no client's old id becomes another job's.
+
+    The jobs after `last` may have been deleted; and where the wall clock was set back, ids follow from
+    `last` alone.
+    """
+    return f"{int(last, 16) + chance:016x}"
+
+
 def submitted(job_id: str, job_type: str, now: datetime, *, max_retries: int = 0, delay: float = 0.0) -> Job:
     """Return the new job, without its payload; it is not to be claimed for `delay` seconds."""
     return Job(

@@ -791,3 +791,34 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(stateful_step_count=40, deadline=None)
+
+
+def test_an_await_after_a_retry_waits_even_if_all_of_it_happens_in_one_batch() -> None:
+    store = Store()
+    job = store.ask(EMAIL)
+    store.more_is_waiting(True)
+    cancel, retry = store.send(Cancel(job.id)), store.send(Retry(job.id))
+    store.more_is_waiting(False)
+    waiting = store.send(Await(job.id))
+    assert cancel.get(timeout=0).status is Status.CANCELLED
+    assert retry.get(timeout=0).status is Status.PENDING
+    assert not is_answered(waiting)
+    store.ask(Cancel(job.id))
+    assert waiting.get(timeout=0).status is Status.CANCELLED
+
+
+def test_an_id_is_not_given_out_again_after_its_job_was_deleted_and_the_clock_set_back(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "jobs.db")
+    store = Store(path, keep_finished=1)
+    oldest = store.ask(EMAIL)
+    store.now -= timedelta(hours=1)
+    deleted = [store.ask(EMAIL).id for _ in range(20)]
+    for job_id in [*deleted, oldest.id]:
+        store.ask(Cancel(job_id))
+    assert [job.id for job in store.ask(ListJobs())] == [oldest.id]
+    store.database.close()
+    later = Store(path)
+    later.now -= timedelta(hours=1)
+    assert not {later.ask(EMAIL).id for _ in range(20)} & set(deleted)

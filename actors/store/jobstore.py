@@ -158,6 +158,8 @@ class JobStore(Actor):
         for job in self._ledger.changes.finished:
             if job.id in self._awaits:
                 answer = self._ledger.get(job.id)
+                if answer.status not in FINISHED:
+                    continue  # It was retried in this batch, and asked for after that.
                 for entry in self._awaits.take(job.id):
                     entry.answer = answer
                     self._batch.add(entry)

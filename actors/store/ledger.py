@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from actors import lifecycle
 from actors.errors import JobNotFound
@@ -33,6 +33,9 @@ from actors.store.recovery import recovered
 from actors.store.retention import Retention
 from actors.store.totals import DELAYED
 
+#: How many ids a start may skip, in bits: those of about a second.
+GAP_BITS: Final = 30
+
 
 class Ledger:
     """All jobs: as they are in the database, and what is known of the running ones besides.
@@ -60,7 +63,7 @@ class Ledger:
         self._moves = Moves(database, clock)
         self._attempts = Attempts(database, self._moves, handlers, interrupts, chance)
         self._runs = self._attempts.runs
-        self._last_id = database.last_id()
+        self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What must hold: at each step, whenever time passes, and in the file when a life has ended."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,8 @@ class Checks:
         self._clock = clock
         #: Which process it is, counted from 1.
         self.life = 0
+        #: When a stop waits for running jobs no longer: what ends later is not stored.
+        self.stopped_at = math.inf
         #: The last job that a lone Worker began for the first time.
         self._last_begun = ""
         #: Outcomes that were told, to be told again.
@@ -37,6 +40,7 @@ class Checks:
     def begin_life(self) -> None:
         """Note that another process starts."""
         self.life += 1
+        self.stopped_at = math.inf
         self._last_begun = ""
 
     # At each step.
@@ -121,6 +125,8 @@ class Checks:
             return  # It has outlasted a stop, and tells nobody.
         run.end, run.ended_at = type(outcome).__name__, self._clock.now
         self._events.note(f"job {story.number} ends, attempt {run.attempt}: {run.end}")
+        if run.end == "Release":
+            self._events.reach("a job given back at a stop")
         if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
             self.told.append(outcome)
         if run.end == "Cancelled" and not story.may_be_cancelled():
@@ -191,8 +197,8 @@ class Checks:
             return "an attempt that ran is not counted"
         if row.attempts < _counted(story):
             return "an attempt that ran is not counted"
-        was_cut = last is not None and last.end == "cut" and last.life == self.life
-        if is_certain and row.status is Status.PROCESSING and not was_cut:
+        is_certain = is_certain and not (last and last.life == self.life and self._was_cut(last))
+        if is_certain and row.status is Status.PROCESSING:
             return "a job is left processing by a stop"
         if is_certain and last and last.life == self.life:
             if last.end == "Complete" and row.status is not Status.COMPLETED:
@@ -200,6 +206,9 @@ class Checks:
             if last.end == "Release" and row.status is Status.PENDING and row.attempts != last.attempt - 1:
                 return "a release costs an attempt"
         return self._problem_of_end(story, row)
+
+    def _was_cut(self, run: Run) -> bool:
+        return run.end == "cut" or run.ended_at >= self.stopped_at - ROUNDING
 
     def _problem_of_end(self, story: Story, row: Row) -> str | None:
         error = row.last_error or ""
@@ -213,6 +222,7 @@ class Checks:
         if row.status is not Status.FAILED:
             return None
         if error.startswith(GUILTY):
+            self._events.reach("a job convicted")
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
             return None if self._plan.at_most_once else "a job is failed by a crash"

@@ -21,7 +21,7 @@ from tests.simulation.scheduler import Scheduler, current
 #: What a handler waits for.
 STEP: Final = "a step"
 #: Seconds that a client thinks before it does the next thing.
-THINKING: Final = (0, 0, 0, 0.001, 0.01, 0.3)
+THINKING: Final = (0, 0, 0, 0, 0.01, 0.3)
 #: How likely a client submits, if there is something else that it could do; and if it mostly looks.
 SUBMITTING, LOOKING = 0.5, 0.06
 #: Seconds that a step of a handler takes, and how many there are.
@@ -149,6 +149,8 @@ class Clients:
             self._events.note(f"job {story.number} is accepted as {job.id}")
             if story.id not in (None, job.id):
                 self._events.fail("a job has two ids", f"job {story.number}: {story.id} and {job.id}")
+            if self._book.by_id.get(job.id, story) is not story:
+                self._events.fail("an id is given to a second job", f"{job.id} to job {story.number}")
             self._book.know(story, job.id)
 
     def _message(self, number: int) -> Submit:

@@ -113,8 +113,11 @@ class File:
 class Disk:
     """Files by name, for one process at a time."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, wall: Callable[[], float] = lambda: 0.0) -> None:
         self.chance = chance
+        self._wall = wall
+        #: The wall time at which a file was made or deleted last.
+        self.changed_at = wall()
         self.files: dict[str, File] = {}
         #: Counts the processes: what an earlier one holds open is of no use to it any longer.
         self.process = 0
@@ -141,11 +144,13 @@ class Disk:
             if not create:
                 raise FileNotFoundError(2, "No such file or directory", name)
             self._made += 1
+            self.changed_at = self._wall()
             self.files[name] = File(self._made)
         return OpenFile(self, name)
 
     def delete(self, name: str) -> None:
         """Delete a file, durably."""
+        self.changed_at = self._wall()
         self.files.pop(name, None)
 
     def copy(self) -> "Disk":

@@ -10,6 +10,8 @@ from tests.simulation.vfs import Vfs
 
 #: Every file is a plain one, readable by its owner alone.
 MODE: Final = stat.S_IFREG | 0o600
+#: The folder of all files.
+FOLDER: Final = "/"
 #: The folder of the process's descriptors.
 DESCRIPTORS: Final = "/dev/fd"
 
@@ -43,6 +45,9 @@ class Files:
         return SimpleNamespace(st_mode=MODE, st_dev=1, st_ino=file.number, st_size=file.size)
 
     def stat(self, path: str) -> SimpleNamespace:
+        if path == FOLDER:
+            changed_at = int(self._vfs.disk.changed_at * 1e9)
+            return SimpleNamespace(st_mode=stat.S_IFDIR | 0o700, st_dev=1, st_ino=0, st_mtime_ns=changed_at)
         file = self._vfs.disk.files.get(path)
         if file is None:
             raise FileNotFoundError(2, "No such file or directory", path)
@@ -69,7 +74,7 @@ def os_module(vfs: Vfs) -> ModuleType:
         path=SimpleNamespace(
             realpath=lambda path: path,
             dirname=os.path.dirname,
-            isdir=lambda path: path == "/",
+            isdir=lambda path: path == FOLDER,
             islink=lambda _path: False,
             samestat=lambda one, other: one.st_ino == other.st_ino,
         ),

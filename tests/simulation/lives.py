@@ -33,10 +33,12 @@ PEACE: Final = 4000.0
 #: How many seconds a life lasts, at most, and after how many switches it is cut, if it is.
 LASTING: Final = (1, 10, 100)
 CUT_AT: Final = (30, 300, 3000, 10**9)
+#: How likely a life ends in a slow sync, if there are any.
+CUTTING_SYNC: Final = 0.3
 CUT_START_AT: Final = (5, 50, 400)
 #: What clients do in one life, at most.
 DOING: Final = (5, 20, 60, 150)
-CLIENTS: Final = (1, 3, 6)
+CLIENTS: Final = (1, 4, 8)
 #: Seconds that are no more than the rounding of a time to wait.
 ROUNDING: Final = 1e-6
 GRACES: Final = (0, 0.1, 5, 25)
@@ -79,7 +81,7 @@ class Lives:
         self.scheduler = Scheduler(random.Random(f"scheduler {plan.seed}"), self._clock, machine.points)
         self.scheduler.pausing = plan.pausing
         self.scheduler.on_advance = self._advance
-        self.disk = Disk(random.Random(f"disk {plan.seed}"))
+        self.disk = Disk(random.Random(f"disk {plan.seed}"), self._clock.wall)
         self._vfs.begin(self.disk)
         self._trouble = Trouble(plan, self.disk, self.scheduler, self.events)
         self.book = Book()
@@ -101,6 +103,8 @@ class Lives:
                 self._end()
             elif not self._has_failed():
                 self.events.reach("a start cut or refused")
+                if any(name.endswith("-journal") for name in self.disk.files):
+                    self.events.reach("a start cut in a migration")
                 self._crash(with_power=self._plan.has(Kind.POWER) and self._chance.random() < 0.5)
         if not self._has_failed():
             self._live_in_peace()
@@ -149,6 +153,7 @@ class Lives:
             self._spawn_client()
         left, end = self._clients.left - chance.choice(DOING), self._clock.now + chance.choice(LASTING)
         cut_at = self.scheduler.switches + chance.choice(CUT_AT)
+        cuts_sync = self._plan.has(Kind.SLOW) and chance.random() < CUTTING_SYNC
 
         def is_over() -> bool:
             return (
@@ -156,6 +161,7 @@ class Lives:
                 or self._is_lost
                 or self._clients.left <= max(0, left)
                 or self.scheduler.switches >= cut_at
+                or (cuts_sync and self._trouble.is_syncing)
             )
 
         while self._clock.now < end:
@@ -199,6 +205,8 @@ class Lives:
     def _crash(self, *, with_power: bool) -> None:
         self._is_up = False
         self.events.note("the power is cut" if with_power else "the process is killed")
+        if self._trouble.is_syncing:
+            self.events.reach("a kill during a sync")
         self.scheduler.kill()
         self._clients.waiting.clear()
         self.book.cut(self._clock.now, self.events.count)
@@ -208,6 +216,7 @@ class Lives:
 
     def _stop(self, grace: float) -> None:
         self._is_stopping = True
+        self.checks.stopped_at = self._clock.now + self._living.waiting(grace)
         self.events.note(f"it is told to stop, with a grace of {grace} s")
         service = self._living
         task = self.scheduler.spawn("stop", lambda: service.stop(grace))

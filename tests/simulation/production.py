@@ -10,13 +10,25 @@ from unittest.mock import patch
 import pykka
 
 import actors
-from actors.errors import GoferError
+from actors.errors import GoferError, IllegalMove
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
 from actors.messages import Claim, Outcome
-from actors.store import backlog, batch, checkpoints, database, jobstore, ledger, life, waiting
+from actors.messaging import Channel, Reply
+from actors.store import (
+    attempts,
+    backlog,
+    batch,
+    checkpoints,
+    database,
+    jobstore,
+    ledger,
+    life,
+    suspicion,
+    waiting,
+)
 from actors.store.schema import COUNT, COUNTED
-from actors.system import System
+from actors.system import NEXT_YIELD, System
 from actors.work.worker import Worker
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Plan
@@ -74,6 +86,10 @@ class Service:
     def stop(self, grace: float) -> None:
         """Stop it, in a task of its own."""
         self.system.stop(grace)
+
+    def waiting(self, grace: float) -> float:
+        """Return for how many seconds a stop waits for jobs that run."""
+        return grace + NEXT_YIELD
 
     @property
     def system(self) -> System:
@@ -255,6 +271,10 @@ def _rolled_back(store: jobstore.JobStore, _error: BaseException) -> str:
     return "a batch rolled back with a claim in it" if Claim in kinds else "a batch rolled back"
 
 
+def _awaits_answered(store: jobstore.JobStore, *, awaits: bool) -> str | None:
+    return "an await answered at a stop" if awaits and store._awaits._count else None
+
+
 PROBES: Final[tuple[Probe, ...]] = (
     (jobstore.JobStore, "_roll_back", _rolled_back),
     (jobstore.JobStore, "_give_up", lambda *_: "the storage is broken"),
@@ -268,6 +288,13 @@ PROBES: Final[tuple[Probe, ...]] = (
         lambda _, after, limit: "a further page of the backlog read" if int(after, 16) and limit else None,
     ),
     (ledger.Ledger, "_recover_crashed", lambda *_: "a recovery"),
+    (database.Database, "set_back", lambda *_: "the clock set back under waiting jobs"),
+    (suspicion.Suspicion, "wait", lambda *_: "a suspect that waits"),
+    (attempts.Attempts, "_claim_alone", lambda *_: "a suspect that must run alone"),
+    (Channel, "clear", lambda channel: "a channel emptied to be read again" if channel.is_open else None),
+    (IllegalMove, "__init__", lambda *_: "an illegal move refused"),
+    (Reply, "give_up", lambda *_: "an asker that has given up"),
+    (jobstore.JobStore, "_bring_back", _awaits_answered),
 )
 
 

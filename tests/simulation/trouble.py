@@ -27,10 +27,13 @@ class Trouble:
         #: What went wrong in this life of the service.
         self.seen: set[Kind] = set()
         self.is_over = False
+        #: Whether a slow sync is under way.
+        self.is_syncing = False
         disk.before = self._meet
 
     def begin_life(self) -> None:
         """Forget what an earlier process has met; the disk may still be full."""
+        self.is_syncing = False
         self.seen = {Kind.FULL} if self._is_full else set()
 
     def fill(self, seconds: float) -> None:
@@ -77,6 +80,8 @@ class Trouble:
         can_be_slow = operation is Operation.SYNC and self._plan.has(Kind.SLOW) and not self.is_over
         if can_be_slow and chance.random() < SLOW:
             self._events.reach("a slow sync")
+            self.is_syncing = True
             self._scheduler.block(chance.choice(SYNCING), "a sync")
+            self.is_syncing = False
         elif chance.random() < SWITCHING:
             self._scheduler.give_way()
