@@ -96,6 +96,13 @@ class System:
             return f"stopped: {', '.join(dead)}; restart the service"
         return self._vitals.problem()
 
+    def complaints(self) -> list[str]:
+        """Say which jobs are stored but do not run, and what to do. Never waits."""
+        return [
+            f"jobs of type {kind!r} wait: it has no handler; add one, or cancel them"
+            for kind in sorted(self._vitals.unhandled)
+        ]
+
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]

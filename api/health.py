@@ -2,13 +2,14 @@
 
 import falcon
 import falcon.asgi
+import msgspec
 
 from actors.system import System
 from api.request import Request
 
 
 class Health:
-    """`/health`: 200, or 503 saying why not. It waits for no actor and no disk."""
+    """`/health`: 200, with what does not run, or 503 saying why not. It waits for no actor and no disk."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -17,4 +18,6 @@ class Health:
         """Look at every actor, and at what the JobStore last said of itself."""
         if problem := self._system.problem():
             raise falcon.HTTPServiceUnavailable(description=problem)
-        resp.data = b'{"status":"ok"}'
+        complaints = self._system.complaints()
+        body = {"status": "degraded", "problems": complaints} if complaints else {"status": "ok"}
+        resp.data = msgspec.json.encode(body)

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import falcon.testing
 import pytest
 
+from actors import Settings, start
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
 from actors.messages import Cancel, Claim, Complete, Drain, Fail, Get, Release, Resume, Submit
 from actors.messaging.reply import Reply
 from actors.store import life
+from api import create_app
 from tests.calling import EMAIL, Store, is_answered
+from tests.service import eventually
 
 
 class Lives:
@@ -247,6 +251,7 @@ def test_a_job_whose_type_has_no_handler_any_more_waits_and_uses_nothing_up(tmp_
     assert lives.store.delivered() == [job_id]
     assert lives.claim(job_id) is None
     assert lives.store.ledger.unhandled == {"email"}
+    assert lives.store.actor._vitals.unhandled == {"email"}
     assert lives.store.delivered() == []
     job = lives.job(job_id)
     assert (job.status, job.attempts) == (Status.PENDING, 0)
@@ -267,3 +272,22 @@ def test_a_mark_that_cannot_be_stored_on_a_full_disk_is_stored_later(tmp_path: P
     store.send(Resume())
     (is_stopping,) = store.database._connection.execute("SELECT is_stopping FROM life").fetchone()
     assert is_stopping == 1
+
+
+def test_health_names_the_types_whose_jobs_wait_for_a_handler_until_they_are_cancelled(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(database=str(tmp_path / "jobs.db"))
+    lives = Lives(tmp_path)
+    ids = lives.submit(2)
+    lives.store.database.close()
+    with start(settings, {"report": len}) as system:
+        client = falcon.testing.TestClient(create_app(system))
+        problem = "jobs of type 'email' wait: it has no handler; add one, or cancel them"
+        eventually(lambda: client.simulate_get("/health").json["status"] == "degraded")
+        degraded = client.simulate_get("/health")
+        assert (degraded.status_code, degraded.json["problems"]) == (200, [problem])
+        system.store.ask(Cancel(ids[0]))
+        assert client.simulate_get("/health").json["status"] == "degraded"
+        system.store.ask(Cancel(ids[1]))
+        eventually(lambda: client.simulate_get("/health").json == {"status": "ok"})

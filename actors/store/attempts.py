@@ -8,7 +8,7 @@ from actors.errors import JobNotFound
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
-from actors.messages import Claim, Complete, Fail, Outcome, Release
+from actors.messages import Claim, Complete, Fail, ListJobs, Outcome, Release
 from actors.store.database import Database, Past
 from actors.store.moves import Moves
 from actors.store.runs import Running, Runs
@@ -34,7 +34,7 @@ class Attempts:
         self.runs = Runs()
         self.suspicion = Suspicion()
         #: Types without a handler, of which jobs are pending: they wait for a start with one.
-        self.unhandled: set[str] = set()
+        self.unhandled: frozenset[str] = frozenset()
 
     def claim(self, claim: Claim) -> Job | Turn | None:
         """Hand the job out, if it is pending, due and its turn; Turn.NONE has the Worker wait."""
@@ -86,8 +86,15 @@ class Attempts:
             return True
         if job.type not in self.unhandled:
             log.logger("JobStore").warning("jobs wait, as their type has no handler", type=job.type)
-            self.unhandled.add(job.type)
+            self.unhandled |= {job.type}
         return False
+
+    def forget(self, job: Job) -> None:
+        """Note that a pending job was cancelled: perhaps no other waits for a handler of its type."""
+        if job.type in self.unhandled:
+            query = ListJobs(Status.PENDING, job.type, limit=1)
+            if not list(self._database.page(query)):
+                self.unhandled -= {job.type}
 
     def _begin(self, job: Job, past: Past, now: datetime) -> Job:
         claimed = lifecycle.claimed(job, now)

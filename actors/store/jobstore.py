@@ -77,6 +77,7 @@ class JobStore(Actor):
         except BaseException as error:  # noqa: BLE001 - pykka would stop every actor on a SystemExit
             self._give_up(error)
         self._vitals.busy_since = None
+        self._vitals.unhandled = self._ledger.unhandled
         return entry
 
     def on_stop(self) -> None:

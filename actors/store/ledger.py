@@ -81,7 +81,7 @@ class Ledger:
         return self._moves.changes
 
     @property
-    def unhandled(self) -> set[str]:
+    def unhandled(self) -> frozenset[str]:
         """Types without a handler, of which jobs are pending."""
         return self._attempts.unhandled
 
@@ -159,6 +159,7 @@ class Ledger:
             self._moves.changes.cancelled.add(job_id)
             return before
         self._moves.write(before, after)
+        self._attempts.forget(before)
         return after
 
     def _retry(self, job_id: str) -> Job:

@@ -22,6 +22,8 @@ class Vitals:
         #: When a write last failed for want of disk space; None if one has succeeded since.
         self.full_at: float | None = None
         self.is_broken = False
+        #: Types of pending jobs that have no handler.
+        self.unhandled: frozenset[str] = frozenset()
 
     def problem(self) -> str | None:
         """Return why nothing can be stored at this moment; None if all is well."""
