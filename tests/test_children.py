@@ -160,17 +160,24 @@ def test_what_a_handler_leaves_behind_keeps_neither_the_port_nor_the_lock(
         os.kill(service.worker, signal.SIGKILL)
         service.master.kill()
         service.master.wait()
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", service.port))
-            listening.listen()
         # Its owner may need a moment to end.
         ownership = own(str(tmp_path / "jobs.db"), wait=True)
         assert ownership is not None
         ownership.release()
+        eventually(lambda: is_free(service.port))
         os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def test_a_fork_of_a_program_finds_its_actors_dead_and_ends_without_them(tmp_path: Path) -> None:
