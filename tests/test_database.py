@@ -16,7 +16,8 @@ from actors.errors import StorageFailed
 from actors.lifecycle import FINISHED, FIRST_ID, Job, Status
 from actors.messages import ListJobs
 from actors.store import schema
-from actors.store.database import EPOCH, Database
+from actors.store.database import Database
+from actors.store.rows import EPOCH
 from actors.store.schema import FIRST_SCHEMA, MIGRATIONS
 from tests.calling import assert_totals
 

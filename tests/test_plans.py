@@ -12,7 +12,8 @@ from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import ListJobs
 from actors.opaque import encode
 from actors.store.backlog import LONG_AGO
-from actors.store.database import EPOCH, Database
+from actors.store.database import Database
+from actors.store.rows import EPOCH
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FEW, MANY = 3_000, 300_000

@@ -20,8 +20,9 @@ from actors.settings import Settings
 from actors.store.backlog import LONG_AGO
 from actors.store.clock import Clock
 from actors.store.connection import connect
-from actors.store.database import Database, _from_time
+from actors.store.database import Database
 from actors.store.ledger import Ledger
+from actors.store.rows import from_time
 from tests.test_plans import FEW, FILL, Table, assert_costs_the_same
 
 TOP = Path(__file__).parent.parent
@@ -126,7 +127,7 @@ def due_at_once() -> Iterator[tuple[Table, Table]]:
     """Tables whose delayed jobs are all due at the same time."""
     few, many = Table(FEW), Table(100 * FEW)
     for table in (few, many):
-        table.connection.execute(f"UPDATE jobs SET run_at = {_from_time(NOW)} WHERE run_at IS NOT NULL")
+        table.connection.execute(f"UPDATE jobs SET run_at = {from_time(NOW)} WHERE run_at IS NOT NULL")
     yield few, many
     few.database.close()
     many.database.close()

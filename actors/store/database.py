@@ -1,17 +1,16 @@
 """The jobs in SQLite: one table, one connection, one owner."""
 
 import os
-import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET, Raw
 
 from actors.errors import JobNotFound, OutcomeInDoubt
-from actors.lifecycle import FIRST_ID, ID, Job, Status
+from actors.lifecycle import FIRST_ID, Job
 from actors.messages import ListJobs
 from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
@@ -19,16 +18,11 @@ from actors.store.life import Life
 from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
 from actors.store.presence import IN_MEMORY, Presence
+from actors.store.rows import END_OF_TIME, NO_ROW, from_time, inserted, job_of, kept, rowid
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement inserts, at most; SQLite takes 32,766 values.
 MOST_ROWS: Final = 256
-#: The rowid of a text that is not an id.
-NO_ROW: Final = -1
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
-#: A time after all others, in microseconds.
-END_OF_TIME: Final = 2**63 - 1
 
 
 class Past(NamedTuple):
@@ -96,7 +90,7 @@ class Database:
 
     def insert(self, job: Job, payload: Raw) -> None:
         """Add a job that was just submitted, with its payload."""
-        self._inserts.append(_inserted(job, payload))
+        self._inserts.append(inserted(job, payload))
         self.totals.add(kind(job), len(payload))
 
     def update(
@@ -125,9 +119,9 @@ class Database:
             (
                 after.status,
                 after.attempts,
-                _from_time(after.started_at),
-                _from_time(after.finished_at),
-                _from_time(after.run_at),
+                from_time(after.started_at),
+                from_time(after.finished_at),
+                from_time(after.run_at),
                 after.last_error,
                 None if result is None else result.decode(),
                 None if after.finished_at is None else self.totals.finish,
@@ -141,8 +135,8 @@ class Database:
         if changed.rowcount != 1:
             raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
         payload = before.payload_size if payload is None else payload
-        size = payload + _kept(after)
-        self.totals.add(kind(before), -payload - _kept(before), -1)
+        size = payload + kept(after)
+        self.totals.add(kind(before), -payload - kept(before), -1)
         self.totals.add(kind(after), size)
         return size
 
@@ -154,26 +148,26 @@ class Database:
     def find(self, job_id: str) -> tuple[Job, Past] | None:
         """Return the whole job, and what it has behind it."""
         if self._last_read is None or self._last_read[0].id != job_id:
-            row = self._read(WHOLE, (_rowid(job_id),)).fetchone()
-            self._last_read = None if row is None else (_job(row[2:]), Past(row[0], row[1]))
+            row = self._read(WHOLE, (rowid(job_id),)).fetchone()
+            self._last_read = None if row is None else (job_of(row[2:]), Past(row[0], row[1]))
         return self._last_read
 
     def page(self, query: ListJobs) -> Iterator[Job]:
         """Yield the jobs asked for, without payload and result. Raises JobNotFound for a wrong `after`."""
-        after = None if query.after is None else _rowid(query.after)
+        after = None if query.after is None else rowid(query.after)
         if after == NO_ROW:
             raise JobNotFound(f"`after` is {query.after!r}, which is not the id of a job")
-        return map(_job, self._read(*listed(query, after)))
+        return map(job_of, self._read(*listed(query, after)))
 
     def immediate(self, *, after: str, limit: int) -> list[Job]:
         """Return pending jobs without a `run_at`, by id, without payload."""
-        return [_job(row) for row in self._read(IMMEDIATE, (_rowid(after), limit))]
+        return [job_of(row) for row in self._read(IMMEDIATE, (rowid(after), limit))]
 
     def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Job]:
         """Return pending jobs with a `run_at`, by that and id, without payload."""
         run_at, job_id = after
-        values = {"run_at": _from_time(run_at), "id": _rowid(job_id), "limit": limit}
-        return [_job(row) for row in self._read(DELAYED, values)]
+        values = {"run_at": from_time(run_at), "id": rowid(job_id), "limit": limit}
+        return [job_of(row) for row in self._read(DELAYED, values)]
 
     def set_back(self, seconds: float) -> None:
         """Move the `run_at` of all pending jobs back, as the wall clock was; this reads all of them."""
@@ -182,12 +176,12 @@ class Database:
 
     def mark_unwanted(self, job_id: str) -> None:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""
-        self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (_rowid(job_id),))
+        self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (rowid(job_id),))
 
     def interrupted(self) -> list[tuple[Job, int, int, bool]]:
         """Return the jobs that are processing, each with its bytes of payload, crashes, and if unwanted."""
         found = self._read(PROCESSING, ()).fetchall()
-        return [(_job(row), payload, crashes, bool(unwanted)) for payload, crashes, unwanted, *row in found]
+        return [(job_of(row), payload, crashes, bool(unwanted)) for payload, crashes, unwanted, *row in found]
 
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
@@ -199,7 +193,7 @@ class Database:
 
         With `by`, only those that finished by then.
         """
-        last = END_OF_TIME if by is None else _from_time(by)
+        last = END_OF_TIME if by is None else from_time(by)
         deleted = self._write(DELETE_OLDEST, (failed, limit, last)).fetchall()
         self._last_read = None
         for status, size in deleted:
@@ -230,56 +224,3 @@ class Database:
     def _read(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> sqlite3.Cursor:
         self._insert()
         return self._connection.execute(sql, values)
-
-
-def _rowid(job_id: str) -> int:
-    """Return the rowid of an id; NO_ROW for a text that is not an id."""
-    return int(job_id, 16) if re.match(ID, job_id) else NO_ROW
-
-
-def _job(row: Sequence[Any]) -> Job:
-    """Return the job in a row of SUMMARY, perhaps with payload and result."""
-    payload, result = row[10:] or (None, None)
-    return Job(
-        id=f"{row[0]:016x}",
-        type=row[1],
-        status=Status(row[2]),
-        created_at=datetime.fromtimestamp(row[3] / 1e6, UTC),
-        attempts=row[4],
-        max_retries=row[5],
-        started_at=_to_time(row[6]),
-        finished_at=_to_time(row[7]),
-        run_at=_to_time(row[8]),
-        last_error=row[9],
-        raw_payload=UNSET if payload is None else Raw(payload),
-        raw_result=UNSET if result is None else Raw(result),
-    )
-
-
-def _kept(job: Job) -> int:
-    """Return the bytes that a job keeps besides its payload, as SIZE counts them."""
-    result = 0 if job.raw_result is UNSET else len(job.raw_result)
-    return result if job.last_error is None else result + len(job.last_error.encode())
-
-
-def _inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
-    """Return the values of a new job's row."""
-    return (
-        int(submitted.id, 16),
-        submitted.type,
-        submitted.status,
-        _from_time(submitted.created_at),
-        submitted.attempts,
-        submitted.max_retries,
-        _from_time(submitted.run_at),
-        bytes(payload).decode(),
-    )
-
-
-def _from_time(time: datetime | None) -> int | None:
-    """Return microseconds since 1970, in UTC."""
-    return None if time is None else (time - EPOCH) // MICROSECOND
-
-
-def _to_time(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC)

@@ -1,0 +1,71 @@
+"""Rows of the table of jobs: how a job becomes one, and one a job."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from msgspec import UNSET, Raw
+
+from actors.lifecycle import ID, Job, Status
+
+#: The rowid of a text that is not an id.
+NO_ROW: Final = -1
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+#: A time after all others, in microseconds.
+END_OF_TIME: Final = 2**63 - 1
+
+
+def rowid(job_id: str) -> int:
+    """Return the rowid of an id; NO_ROW for a text that is not an id."""
+    return int(job_id, 16) if re.match(ID, job_id) else NO_ROW
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """Return the job in a row of SUMMARY, perhaps with payload and result."""
+    payload, result = row[10:] or (None, None)
+    return Job(
+        id=f"{row[0]:016x}",
+        type=row[1],
+        status=Status(row[2]),
+        created_at=datetime.fromtimestamp(row[3] / 1e6, UTC),
+        attempts=row[4],
+        max_retries=row[5],
+        started_at=to_time(row[6]),
+        finished_at=to_time(row[7]),
+        run_at=to_time(row[8]),
+        last_error=row[9],
+        raw_payload=UNSET if payload is None else Raw(payload),
+        raw_result=UNSET if result is None else Raw(result),
+    )
+
+
+def kept(job: Job) -> int:
+    """Return the bytes that a job keeps besides its payload, as SIZE counts them."""
+    result = 0 if job.raw_result is UNSET else len(job.raw_result)
+    return result if job.last_error is None else result + len(job.last_error.encode())
+
+
+def inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
+    """Return the values of a new job's row."""
+    return (
+        int(submitted.id, 16),
+        submitted.type,
+        submitted.status,
+        from_time(submitted.created_at),
+        submitted.attempts,
+        submitted.max_retries,
+        from_time(submitted.run_at),
+        bytes(payload).decode(),
+    )
+
+
+def from_time(time: datetime | None) -> int | None:
+    """Return microseconds since 1970, in UTC."""
+    return None if time is None else (time - EPOCH) // MICROSECOND
+
+
+def to_time(microseconds: int | None) -> datetime | None:
+    """Return the time in UTC."""
+    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC)
