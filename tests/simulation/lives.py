@@ -41,6 +41,7 @@ DOING: Final = (5, 20, 60, 150)
 CLIENTS: Final = (1, 4, 8)
 #: Seconds that are no more than the rounding of a time to wait.
 ROUNDING: Final = 1e-6
+PAUSING_AT_A_STOP: Final = 0.4
 GRACES: Final = (0, 0.1, 5, 25)
 
 
@@ -116,6 +117,7 @@ class Lives:
         self.checks.begin_life()
         self._trouble.begin_life()
         self._is_up = self._is_lost = self._is_stopping = False
+        self.scheduler.pausing = self._plan.pausing
         production.forget_processes()
         self._service = service = Service(self._plan, handlers(), self._lose)
         self.events.note(f"life {self.checks.life} starts")
@@ -218,6 +220,8 @@ class Lives:
         self._is_stopping = True
         self.checks.stopped_at = self._clock.now + self._living.waiting(grace)
         self.events.note(f"it is told to stop, with a grace of {grace} s")
+        if self._plan.has(Kind.PAUSE):
+            self.scheduler.pausing = PAUSING_AT_A_STOP  # What comes too late is what a stop may forget.
         service = self._living
         task = self.scheduler.spawn("stop", lambda: service.stop(grace))
         limit = self._clock.now + grace + STOPPING

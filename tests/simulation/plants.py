@@ -140,8 +140,15 @@ PLANTS: Final = (
     _plant(
         "ids begin again at a start",
         "store.ledger",
-        "self._last_id = database.last_id()",
-        'self._last_id = "0" * 16',
+        "lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))",
+        '"0" * 16',
+    ),
+    _plant("a start skips no ids", "store.ledger", "random.getrandbits(GAP_BITS))", "0)"),
+    _plant(
+        "an await is answered though the job was retried",
+        "store.jobstore",
+        "                if answer.status not in FINISHED:\n                    continue",
+        "                if False:\n                    continue",
     ),
     # Crashes.
     _plant(
