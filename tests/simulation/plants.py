@@ -143,13 +143,6 @@ PLANTS: Final = (
         "lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))",
         '"0" * 16',
     ),
-    _plant("a start skips no ids", "store.ledger", "random.getrandbits(GAP_BITS))", "0)"),
-    _plant(
-        "an await is answered though the job was retried",
-        "store.jobstore",
-        "                if answer.status not in FINISHED:\n                    continue",
-        "                if False:\n                    continue",
-    ),
     # Crashes.
     _plant(
         "crashes are forgotten at a claim",
