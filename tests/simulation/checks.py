@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from actors.lifecycle import ALONE, CONVICTED, FINISHED, SUSPECT, Job, Status
+from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Outcome
 from tests.simulation.book import Answer, Book, How, Run, Story, View
 from tests.simulation.clock import EPOCH, Clock
@@ -16,6 +16,8 @@ from tests.simulation.faults import Kind, Plan
 from tests.simulation.production import AT_MOST_ONCE, NOT_STORED, Row
 from tests.simulation.production import CONVICTED as GUILTY
 
+#: Crashes in a row after which a job is a suspect, must run alone, and is convicted.
+SUSPECT, ALONE, CONVICTED = 2, 3, 4
 #: Seconds by which a job may be early, as times are kept in microseconds.
 ROUNDING: Final = 0.00001
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, Final
 
 import pykka
@@ -18,6 +19,8 @@ from tests.simulation.faults import Kind, Plan
 from tests.simulation.production import Service
 from tests.simulation.scheduler import Scheduler, current
 
+#: How likely a job brings the process down, if some do.
+DEADLY: Final = 0.05
 #: What a handler waits for.
 STEP: Final = "a step"
 #: Seconds that a client thinks before it does the next thing.
@@ -29,24 +32,25 @@ STEPPING: Final = (0, 0.001, 0.05, 1)
 STEPS: Final = (0, 0, 1, 3, 20)
 
 
-def handlers() -> Handlers:
+def handlers(kill: Callable[[], None]) -> Handlers:
     """Return the handlers: one that yields, one with a time limit, and one that cannot be interrupted."""
-    return Handlers({"steps": _steps, "limited": handler(timeout=2.5, backoff=0.2)(_steps), "plain": _plain})
+    limited = handler(timeout=2.5, backoff=0.2)(partial(_steps, kill))
+    return Handlers({"steps": partial(_steps, kill), "limited": limited, "plain": partial(_plain, kill)})
 
 
-def _steps(payload: dict[str, Any]) -> Generator[float | None, None, Any]:
+def _steps(kill: Callable[[], None], payload: dict[str, Any]) -> Generator[float | None, None, Any]:
     for step in range(payload["steps"]):
         current().scheduler.block(payload["seconds"], STEP)
         yield (step + 1) / (payload["steps"] + 1)
-    return _result(payload)
+    return _result(kill, payload)
 
 
-def _plain(payload: dict[str, Any]) -> Any:
+def _plain(kill: Callable[[], None], payload: dict[str, Any]) -> Any:
     current().scheduler.block(payload["steps"] * payload["seconds"], STEP)
-    return _result(payload)
+    return _result(kill, payload)
 
 
-def _result(payload: dict[str, Any]) -> Any:
+def _result(kill: Callable[[], None], payload: dict[str, Any]) -> Any:
     match payload["end"]:
         case "raise":
             raise ValueError("as it was told")
@@ -54,8 +58,9 @@ def _result(payload: dict[str, Any]) -> Any:
             raise SystemExit(1)
         case "nonsense":
             return float("nan")
-        case _:
-            return {"n": payload["n"], "padding": "y" * payload["padding"]}
+        case "kill":
+            kill()
+    return {"n": payload["n"], "padding": "y" * payload["padding"]}
 
 
 class Clients:
@@ -156,9 +161,10 @@ class Clients:
     def _message(self, number: int) -> Submit:
         chance = self._chance
         ends = ("return",) * 4 + ("raise", "exit", "nonsense") if self._plan.has(Kind.FAIL) else ("return",)
+        is_deadly = self._plan.has(Kind.DEADLY) and chance.random() < DEADLY
         payload = {
             "n": number,
-            "end": chance.choice(ends),
+            "end": "kill" if is_deadly else chance.choice(ends),
             "steps": chance.choice(STEPS),
             "seconds": chance.choice(STEPPING),
             "padding": chance.choice((0, 0, 10, 9000)),

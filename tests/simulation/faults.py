@@ -41,9 +41,11 @@ class Kind(StrEnum):
     PING = "ping"
     #: Clients mostly look, and there is little to do.
     QUIET = "quiet"
+    #: Some jobs bring the process down whenever they run.
+    DEADLY = "deadly"
 
 
-RARE: Final = {Kind.QUIET: 0.15, Kind.KEEP: 0.3, Kind.BROKEN: 0.4}
+RARE: Final = {Kind.QUIET: 0.15, Kind.DEADLY: 0.25, Kind.KEEP: 0.3, Kind.BROKEN: 0.4}
 ENDS: Final = (Kind.POWER, Kind.KILL, Kind.STOP)
 
 

@@ -91,7 +91,8 @@ class Lives:
         self._clients.is_excused = lambda: self._is_lost or self._is_stopping or bool(self._trouble.seen)
         self._audit = Audit(plan, self.scheduler, self.book, self.events)
         self._service: Service | None = None
-        self._is_up = self._is_lost = self._is_stopping = False
+        self._is_up = self._is_lost = self._is_stopping = self._is_brought_down = False
+        self._is_in_peace = False
 
     def run(self) -> None:
         """Live through all lives, and then in peace."""
@@ -116,10 +117,10 @@ class Lives:
         """Start the service; tell whether it is up."""
         self.checks.begin_life()
         self._trouble.begin_life()
-        self._is_up = self._is_lost = self._is_stopping = False
+        self._is_up = self._is_lost = self._is_stopping = self._is_brought_down = False
         self.scheduler.pausing = self._plan.pausing
         production.forget_processes()
-        self._service = service = Service(self._plan, handlers(), self._lose)
+        self._service = service = Service(self._plan, handlers(self._bring_down), self._lose)
         self.events.note(f"life {self.checks.life} starts")
         task = self.scheduler.spawn("start", service.start)
         is_over = self.scheduler.run(
@@ -146,6 +147,15 @@ class Lives:
             failure = None if self._service is None or not self._is_up else self._service.failure
             self.events.fail("the JobStore ends without a fault", repr(failure))
 
+    def _bring_down(self) -> None:
+        """End the process, for a job that does so; a stop that has begun cuts that job off."""
+        if self._is_in_peace:
+            return
+        if not self._is_stopping:
+            self.events.note("a job brings the process down")
+            self._is_brought_down = True
+        self.scheduler.block(None, STEP)
+
     # What happens in a life.
 
     def _go_on(self) -> None:
@@ -161,6 +171,7 @@ class Lives:
             return (
                 self._has_failed()
                 or self._is_lost
+                or self._is_brought_down
                 or self._clients.left <= max(0, left)
                 or self.scheduler.switches >= cut_at
                 or (cuts_sync and self._trouble.is_syncing)
@@ -198,7 +209,7 @@ class Lives:
         ends = [kind for kind in ENDS if self._plan.has(kind)]
         if self._is_lost:
             ends = [Kind.STOP, Kind.KILL]
-        end = self._chance.choice(ends)
+        end = Kind.KILL if self._is_brought_down else self._chance.choice(ends)
         if end is Kind.STOP:
             self._stop(self._chance.choice(GRACES))
         else:
@@ -262,6 +273,7 @@ class Lives:
         """Without trouble everything comes to its end, and then to a stop."""
         self.events.note("peace")
         self._trouble.end()
+        self._is_in_peace = True
         self._clock.catch_up()
         self._clients.left = 0
         if not self._start():
