@@ -228,9 +228,10 @@ class Checks:
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
             return None if self._plan.at_most_once else "a job is failed by a crash"
-        if sum(
-            run.end in {"Fail", "Cancelled"} for run in story.runs
-        ) <= row.max_retries and not error.startswith(NOT_STORED):
+        # What gave way after a cancel was cancelled too, and a retry goes on counting from there.
+        counting = {"Fail", "Cancelled", "Release"} if story.cancels else {"Fail"}
+        used = sum(run.end in counting for run in story.runs)
+        if used <= row.max_retries and not error.startswith(NOT_STORED):
             return "a job is failed that has retries left"
         if "Fail" not in ends and not error.startswith(NOT_STORED):
             return "a job is failed whose handler did not fail"

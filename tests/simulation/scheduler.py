@@ -43,6 +43,8 @@ class Task(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.joiners: list[Task] = []
         #: Counts its waits, so that a timer knows whether the wait that it was for is over.
         self.waits = 0
+        #: Whether it waits; one that was woken waits no longer, though it has not run yet.
+        self.is_waiting = False
         self.has_timed_out = False
 
     def _live(self) -> None:
@@ -144,7 +146,7 @@ class Scheduler:
         """Wait to be woken, for at most `seconds`; tell whether it was in time."""
         task = current()
         task.waits += 1
-        task.has_timed_out = False
+        task.is_waiting, task.has_timed_out = True, False
         task.waits_for = reason
         if seconds is not None:
             self._order += 1
@@ -153,10 +155,14 @@ class Scheduler:
         task.waits_for = None
         return not task.has_timed_out
 
-    def wake(self, task: Task) -> None:
-        """Let a task go on that waits."""
+    def wake(self, task: Task) -> bool:
+        """Let a task go on that waits; tell whether it did, as another may have woken it, or its timer."""
+        if not task.is_waiting:
+            return False
+        task.is_waiting = False
         task.waits += 1
         self._ready.append(task)
+        return True
 
     # What the simulation does.
 

@@ -47,8 +47,10 @@ class Lock:
 
     def wake_one(self, scheduler: Scheduler) -> None:
         """Let one of the waiters look again."""
-        if self._waiters:
-            scheduler.wake(self._waiters.pop(scheduler.chance.randrange(len(self._waiters))))
+        while self._waiters:
+            waiter = self._waiters.pop(scheduler.chance.randrange(len(self._waiters)))
+            if scheduler.wake(waiter):
+                return
 
     def locked(self) -> bool:
         return self._is_held
