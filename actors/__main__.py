@@ -12,8 +12,8 @@ import pykka
 
 import actors
 from actors import GoferError, System, log, messages
+from actors.settings import IN_MEMORY
 from actors.store import backup
-from actors.store.presence import IN_MEMORY
 
 BANNER = """\
 Gofer: `system` runs; `store` and `worker` are running actors of it. Try:

@@ -11,6 +11,8 @@ from msgspec.structs import force_setattr
 
 from actors.errors import SettingError
 
+#: The database that has no file.
+IN_MEMORY: Final = ":memory:"
 MIB: Final = 1024 * 1024
 #: What a size is written in, besides plain bytes.
 UNITS: Final = {"KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
@@ -28,7 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(min_length=1, description="a host name or an IP address")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="a port, from 0 to 65535")] = 8080
-    database: Annotated[str, Meta(min_length=1, description="the path of a file, or :memory:")] = ":memory:"
+    database: Annotated[str, Meta(min_length=1, description=f"the path of a file, or {IN_MEMORY}")] = (
+        IN_MEMORY
+    )
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number of Workers, from 1 to 256")] = 1
     capacity: Annotated[int, Meta(ge=1, description="a whole number of pending jobs, at least 1")] = 10_000
     capacity_bytes: Annotated[int, Meta(ge=1, description=f"{BYTES}, at least 1")] = 256 * MIB
@@ -81,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.simulated_seconds is not None:
             return self.simulated_seconds
-        if self.database == ":memory:":
+        if self.database == IN_MEMORY:
             return 1.0
         raise SettingError(
             f"the database is the file {self.database!r}, but no handlers are set to run its jobs;"

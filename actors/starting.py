@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from actors.errors import HandlerError, SettingError
 from actors.handlers import Function, Handlers, simulated
 from actors.loading import load_factory, load_handlers
-from actors.settings import Settings
+from actors.settings import IN_MEMORY, Settings
 from actors.store import Ownership
 from actors.system import System
 from actors.work import Pool
@@ -79,7 +79,7 @@ def load(settings: Settings) -> None:
 
 def own(database: str, *, wait: bool) -> Ownership | None:
     """Take the lock of a database file, or wait for it; one in memory has and needs none."""
-    return None if database == ":memory:" else Ownership(database, wait=wait)
+    return None if database == IN_MEMORY else Ownership(database, wait=wait)
 
 
 def _handlers(settings: Settings, given: Mapping[str, Function] | None) -> Handlers:

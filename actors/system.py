@@ -184,7 +184,7 @@ class System:
         try:
             ledger = self._ledger(database, settings, clock)
             backlog = Backlog(database, self._channel, clock.steady)
-            #: How many jobs a crash had cut off.
+            #: How many jobs were running when the process before this one ended.
             self.recovered = ledger.counts[Status.PROCESSING]
             return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
         except BaseException:

@@ -33,6 +33,7 @@ from pykka import ActorRegistry
 
 import actors
 from actors import GoferError, Settings, System, log
+from actors.settings import IN_MEMORY
 from actors.starting import load
 from api import waiting
 from api.app import create_app
@@ -86,7 +87,7 @@ def keep_one_worker(master: Master, wanted: int, before: int | None) -> None:
 
 def announce_hand_over(master: Master, settings: Settings) -> None:
     """Tell the process that serves now that another one takes over."""
-    if settings.database == ":memory:":
+    if settings.database == IN_MEMORY:
         master.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
     for pid in master.WORKERS:
         with contextlib.suppress(ProcessLookupError):  # It may have just ended by itself.
@@ -205,7 +206,7 @@ class Serving:
             self._worker.loop.call_soon_threadsafe(self._begin_to_stop)
 
     def _hand_over(self, _signum: int, _frame: object) -> None:
-        self._hands_over = self._settings.database != ":memory:"
+        self._hands_over = self._settings.database != IN_MEMORY
 
     def _begin_to_stop(self) -> None:
         """Accept no connection and run no other job; let gunicorn's loop come to its end.

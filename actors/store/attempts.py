@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from actors import lifecycle, log
-from actors.errors import JobNotFound
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
@@ -46,9 +45,8 @@ class Attempts:
         # Due by the channel's monotonic clock, or by the wall clock. If neither, the channel has waited for
         # an earlier `run_at` of the job, as from before a cancel and a retry; its own wait is still to end.
         if job.run_at != claim.run_at and not lifecycle.is_due(job, now):
-            self._moves.changes.runnable.append(
-                job
-            )  # Nobody may wait for that any longer: the clock was set back.
+            # And if the clock was set back, this message was all that waited for it.
+            self._moves.changes.runnable.append(job)
             return None
         if not self._has_handler(job):
             return None
@@ -106,7 +104,7 @@ class Attempts:
         """End an attempt. Raises IllegalMove if it is not the current one."""
         run = self.runs.get(outcome.id)
         if run is None:
-            job = self._job(outcome.id)
+            job = self._database.existing(outcome.id)
             run = Running(job, job.payload_size, Past(0, 0))
         after = self._after(run, outcome)
         # A run that gave way has shown nothing of what it would have done.
@@ -133,9 +131,3 @@ class Attempts:
                 return lifecycle.released(job, attempt)
             case _:
                 return lifecycle.cancelled_while_running(job, attempt, now)
-
-    def _job(self, job_id: str) -> Job:
-        job = self._database.get(job_id)
-        if job is None:
-            raise JobNotFound(f"there is no job {job_id}")
-        return job

@@ -10,13 +10,14 @@ is a whole copy, or nothing.
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from actors.errors import StorageFailed
-from actors.store.location import locate, refused
+from actors.store.location import locate, opened, refused
 
 #: Times that the copy is made again because the files have changed.
 MOST_TRIES: Final = 10
@@ -94,16 +95,10 @@ def _beside(database: Path) -> Path:
 @contextlib.contextmanager
 def _held(log: Path) -> Iterator[None]:
     """Hold checkpoints off; where there is no log, no service is using the file."""
-    try:
-        file = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    with opened(str(log)) as file:
+        if file is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
 
 
 def _state(source: Path, log: Path) -> tuple[object, ...]:
@@ -121,8 +116,7 @@ def _state(source: Path, log: Path) -> tuple[object, ...]:
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as file, target.open("wb") as copy:
         target.chmod(0o600)
-        while chunk := file.read(CHUNK):
-            copy.write(chunk)
+        shutil.copyfileobj(file, copy, CHUNK)
 
 
 def _recovered(partial: Path) -> int:

@@ -7,9 +7,9 @@ from typing import Final
 
 from actors import log
 from actors.errors import StorageFailed
+from actors.settings import IN_MEMORY
 from actors.store.inspection import Found, inspect
 from actors.store.location import SUFFIXES, refused
-from actors.store.presence import IN_MEMORY
 from actors.store.schema import migrate
 from actors.store.wal import Wal
 

@@ -12,12 +12,13 @@ from msgspec import UNSET, Raw
 from actors.errors import JobNotFound, OutcomeInDoubt
 from actors.lifecycle import FIRST_ID, Job
 from actors.messages import ListJobs
+from actors.settings import IN_MEMORY
 from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
 from actors.store.life import Life
 from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
-from actors.store.presence import IN_MEMORY, Presence
+from actors.store.presence import Presence
 from actors.store.rows import END_OF_TIME, NO_ROW, from_time, inserted, job_of, kept, rowid
 from actors.store.totals import Totals, kind
 
@@ -62,8 +63,8 @@ class Database:
         if not self._connection.in_transaction:
             return False
         self.totals.write()
-        self._checkpoints.begin_commit()
         try:
+            self._checkpoints.begin_commit()
             self._connection.execute("COMMIT")
         except MemoryError:
             if not self._connection.in_transaction:  # Python's own, perhaps after SQLite had committed.
@@ -144,6 +145,13 @@ class Database:
         """Return the whole job: the same object until it changes or another is read, as clients poll."""
         found = self.find(job_id)
         return None if found is None else found[0]
+
+    def existing(self, job_id: str) -> Job:
+        """Return the whole job. Raises JobNotFound."""
+        job = self.get(job_id)
+        if job is None:
+            raise JobNotFound(f"there is no job {job_id}")
+        return job
 
     def find(self, job_id: str) -> tuple[Job, Past] | None:
         """Return the whole job, and what it has behind it."""

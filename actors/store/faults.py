@@ -11,6 +11,7 @@ from actors.messages import (
     Cancelled,
     Claim,
     Complete,
+    DeleteExpired,
     Drain,
     Fail,
     RecoverCrashed,
@@ -69,6 +70,7 @@ WRITERS: Final[Mapping[type[Any], Fates]] = {
     Cancelled:      Fates(K,   K,    R),
     RecoverCrashed: Fates(P,   R,    R),
     Drain:          Fates(K,   R,    R),
+    DeleteExpired:  Fates(R,   R,    R),
 }  # fmt: skip
 READER: Final = Fates(R, R, R)
 

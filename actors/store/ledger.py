@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from actors import lifecycle
-from actors.errors import JobNotFound
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import ALONE, Job, Status
@@ -127,10 +126,7 @@ class Ledger:
 
     def get(self, job_id: str) -> Job:
         """Return the job with payload and result. Raises JobNotFound."""
-        job = self._database.get(job_id)
-        if job is None:
-            raise JobNotFound(f"there is no job {job_id}")
-        return self._runs.with_progress(job)
+        return self._runs.with_progress(self._database.existing(job_id))
 
     def _submit(self, message: Submit) -> Job:
         handler = self._handlers.find(message.type)

@@ -16,12 +16,10 @@ import time
 from typing import Final
 
 from actors.errors import OutcomeInDoubt
+from actors.settings import IN_MEMORY
 
-IN_MEMORY: Final = ":memory:"
 #: Its files, after its name.
 FILES: Final = ("", "-wal")
-
-
 #: Nanoseconds by which the clock of a file system may lag: that of FAT has steps of two seconds.
 SETTLED: Final = 3 * 10**9
 

@@ -28,10 +28,10 @@ def recovered(
 ) -> Iterator[Recovered]:
     """Yield each such job. What is `running` in this process was not cut short. Raises sqlite3.Error."""
     was_cut_off = database.life.was_cut_off
-    for job, payload, past, is_unwanted in database.interrupted():
+    for job, payload, earlier, is_unwanted in database.interrupted():
         if job.id in running:
             continue
-        crashes = past if was_cut_off else past + 1
+        crashes = earlier if was_cut_off else earlier + 1
         if is_unwanted:  # A job with a pending cancel is cancelled.
             after = lifecycle.cancelled(job, now)
         elif was_cut_off:
