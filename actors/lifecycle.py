@@ -223,6 +223,18 @@ def crashed(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job
     return replace(job, status=_moved(job, "recover"), started_at=None)
 
 
+def perhaps_begun(job: Job, now: datetime, *, at_most_once: bool) -> Job:
+    """Return a reserved job after the end of its process: its attempt counts, whether it began or not.
+
+    It uses no retry.
+    """
+    begun = claimed(job, now)
+    if at_most_once:
+        reason = "the process ended when the attempt had perhaps begun (GOFER_ON_CRASH=fail)"
+        return failed(begun, begun.attempts, reason, now)
+    return replace(begun, status=_moved(begun, "recover"), started_at=None)
+
+
 def _moved(job: Job, move: str) -> Status:
     before, after = MOVES[move]
     if job.status not in before:

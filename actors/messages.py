@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 
 from actors import opaque
 from actors.errors import InvalidJob
-from actors.lifecycle import ID, Status
+from actors.lifecycle import ID, Job, Status
 
 LONGEST_TYPE: Final = 255
 MOST_RETRIES: Final = 1000
@@ -127,18 +127,21 @@ class Await(Message, frozen=True):
 # current one.
 
 
-class Claim(Message, frozen=True):
-    """Take a pending job; answered with the Job, or None if it is not pending or due, or the service stops.
-
-    While the disk is full there is no answer.
-    """
+class Begin(Message, frozen=True):
+    """Say that a job was taken out of the channel and its attempt begins."""
 
     id: str
-    #: The job's `run_at` when it was sent to the channel, which has waited for it.
-    run_at: datetime | None = None
+    attempt: int
 
 
-class Outcome(Message, frozen=True):
+class Timed(Message, frozen=True, kw_only=True):
+    """What may say how long a handler took."""
+
+    #: By which the JobStore sees how many jobs of this type it may send ahead.
+    seconds: float | None = None
+
+
+class Outcome(Timed, frozen=True):
     """How an attempt of a job ended."""
 
     id: str
@@ -165,7 +168,7 @@ class Fail(Outcome, frozen=True):
 
 
 class Release(Outcome, frozen=True):
-    """Give a claimed job back as if it had not been claimed."""
+    """Give a job back as if its attempt had not begun."""
 
 
 class Cancelled(Outcome, frozen=True):
@@ -190,7 +193,7 @@ class RecoverCrashed(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Act on a drain that has begun: answer every Claim with None, and every Await with the job as it is."""
+    """Act on a drain that has begun: take back what lies in the channel, and answer every Await."""
 
 
 # To the JobStore, from itself.
@@ -204,12 +207,24 @@ class Resume(Message, frozen=True):
     """Try again what could not be stored."""
 
 
+class Due(Message, frozen=True, gc=False):
+    """A pending job may run. One is kept for each pending job, so the GC is not to visit it."""
+
+    id: str
+    type: str
+    #: The job's `run_at`, by which is seen whether it is this wait that is over.
+    run_at: datetime | None = None
+
+
 # To a Worker, through the channel.
 
 
-class Run(Message, frozen=True, gc=False):
-    """Claim and run the job. One waits in the channel for each pending job, so the GC is not to visit it."""
+class Run(Message, frozen=True):
+    """Run this job, which carries its payload: taken out of the channel, it is the Worker's own."""
 
-    id: str
-    #: The job's `run_at`, by which the claim sees whether it is this wait that is over.
-    run_at: datetime | None = None
+    job: Job
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id

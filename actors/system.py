@@ -181,19 +181,22 @@ class System:
     def _start_store(self, settings: Settings) -> pykka.ActorRef[JobStore]:
         database = _database(settings.database, self._ownership)
         clock = Clock(_now)
+        delayed = Channel()
         try:
             ledger = self._ledger(database, settings, clock)
-            backlog = Backlog(database, self._channel, clock.steady)
-            #: How many jobs were running when the process before this one ended.
-            self.recovered = ledger.counts[Status.PROCESSING]
-            return JobStore.start(ledger, backlog, self._vitals, ended=self._store_ended)
+            backlog = Backlog(database, delayed, clock.steady)
+            #: How many jobs were running, or reserved, when the process before this one ended.
+            self.recovered = ledger.counts[Status.PROCESSING] + len(database.life.reserved)
+            return JobStore.start(
+                ledger, backlog, delayed, self._channel, self._vitals, ended=self._store_ended
+            )
         except BaseException:
             database.close()
             raise
 
     def _ledger(self, database: Database, settings: Settings, clock: Clock) -> Ledger:
         try:
-            return Ledger(database, self.interrupts, self.handlers, settings, clock)
+            return Ledger(database, self.interrupts, self._channel, self.handlers, settings, clock)
         except Exception as error:
             raise refused(settings.database, str(error), RESTORE) from error
 

@@ -17,7 +17,7 @@ a wall clock that is set back delays nothing; and the wall clock, by the time to
 monotonic one stands still while the machine sleeps, and a job from an earlier process knows the wall clock
 alone.
 
-A crash here loses nothing: the channel is only delivery, and the JobStore has every job in it as pending.
+A crash here loses nothing: the channel is only delivery, and the JobStore has reserved every job in it.
 """
 
 import heapq
@@ -42,7 +42,7 @@ JUMP: Final = 1.0
 class Channel:
     """The buffered channel: each message in it goes to exactly one of the mailboxes that receive.
 
-    It has no bound of its own: the JobStore admits no more jobs than the capacity, so `send` never blocks.
+    It has no bound of its own: the JobStore sends no more jobs than there is room for, so `send` never blocks.
     """
 
     def __init__(
@@ -81,19 +81,12 @@ class Channel:
         """How many messages with a delay are queued, due or not; a hint, too."""
         return len(self._delayed)
 
-    @property
-    def queued(self) -> tuple[int, int]:
-        """How many of each are queued; a hint, too."""
-        return len(self._immediate), len(self._delayed)
-
     def send(self, message: Message, delay: float | None = None, at: float = math.inf) -> None:
         """Hand the message to one receiver when `delay` seconds have passed, or the wall clock shows `at`.
 
         What is due first is handed out first; a negative delay says that it has long been.
         """
         with self.lock:
-            if not self._is_open:
-                return
             if delay is None:
                 self._immediate.append((self._monotonic(), message))
                 self._wake_one()
@@ -160,19 +153,25 @@ class Channel:
             self._ahead = ahead
 
     def close(self) -> None:
-        """Hand out nothing from now on, and forget what is queued."""
+        """Hand out nothing from now on; what is queued can still be withdrawn."""
         with self.lock:
             self._is_open = False
-        self.clear()
 
-    def clear(self) -> None:
-        """Forget what is queued; the JobStore has it as pending."""
+    def withdraw(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
+        """Take these messages back, as far as nobody has taken them, and return them."""
         with self.lock:
-            self._immediate.clear()
-            self._delayed.clear()
+            withdrawn = [message for _, message in self._immediate if is_wanted(message)]
+            withdrawn += [item[2] for item in self._delayed if is_wanted(item[2])]
+            if withdrawn:
+                self._immediate = deque(item for item in self._immediate if not is_wanted(item[1]))
+                self._delayed = [item for item in self._delayed if not is_wanted(item[2])]
+                heapq.heapify(self._delayed)
+            return withdrawn
 
     def take(self) -> Message | None:
         """Take the message that has been due for longest, if any is. The caller holds the lock."""
+        if not self._is_open:
+            return None
         if self._delayed:
             self._look_at_wall()
         limit = self._immediate[0][0] if self._immediate else self._monotonic()
@@ -182,8 +181,8 @@ class Channel:
 
     def seconds_to_next(self) -> float | None:
         """Return how long until a message can be taken, None if none is queued. The lock is held."""
+        if not self._is_open or not (self._immediate or self._delayed):
+            return None
         if self._immediate:
             return 0.0
-        if not self._delayed:
-            return None
         return min(max(0.0, self._delayed[0][0] - self._monotonic()), threading.TIMEOUT_MAX)

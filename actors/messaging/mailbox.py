@@ -62,6 +62,8 @@ class Mailbox:
         self._stopped = threading.Event()
         #: Bytes of the messages of its own that are queued, about.
         self._bytes = 0
+        #: Whether the reader waits for an ask, and is not to be woken for what is only told.
+        self._is_patient = False
 
     def open(self, stopped: threading.Event, channel: Channel | None = None) -> None:
         """Say, before the actor starts, what tells its end and which channel it receives from."""
@@ -80,7 +82,8 @@ class Mailbox:
             if is_queued:
                 self._bytes = self._admitted(envelope.message)
                 self.own.append(Delivery(envelope.message) if asks_itself else envelope)
-                if self._channel.waiting:  # All, as only one of them owns the message.
+                is_wanted = envelope.reply_to is not None or not self._is_patient
+                if self._channel.waiting and is_wanted:  # All, as only one of them owns the message.
                     self._channel.changed.notify_all()
         if envelope.reply_to is not None and (asks_itself or not is_queued):
             reason = (
@@ -131,6 +134,16 @@ class Mailbox:
         with self._channel.lock:
             return not self.own
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until a message for this actor alone is there, for at most `seconds`."""
-        return self._channel.wait(self.own, seconds)
+    def collect(self) -> None:
+        """Queue behind its own what is due of its reminders, which its own messages would hold up else."""
+        with self._channel.lock:
+            while (message := self._channel.take()) is not None:
+                self.own.append(Delivery(message))
+
+    def wait_for_ask(self, seconds: float) -> bool:
+        """Wait until somebody asks, for at most `seconds`; return whether there is a message, told or asked."""
+        self._is_patient = True
+        try:
+            return self._channel.wait(self.own, seconds)
+        finally:
+            self._is_patient = False

@@ -1,4 +1,4 @@
-"""The attempts: which claims are granted, and how the job goes on after each end."""
+"""The attempts: which jobs are reserved for the Workers, and how a job goes on after each end."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,10 +6,15 @@ from datetime import datetime
 from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
-from actors.lifecycle import Job, Status
-from actors.messages import Claim, Complete, Fail, ListJobs, Outcome, Release
+from actors.lifecycle import ALONE, SUSPECT, Job, Status
+from actors.messages import Begin, Complete, Due, Fail, ListJobs, Outcome, Release, Run
+from actors.messaging import Channel
+from actors.settings import Settings
+from actors.store.backlog import Backlog
 from actors.store.database import Database, Past
 from actors.store.moves import Moves
+from actors.store.pace import Pace
+from actors.store.reservations import Room
 from actors.store.runs import Running, Runs
 from actors.store.suspicion import Suspicion, Turn
 
@@ -17,65 +22,85 @@ from actors.store.suspicion import Suspicion, Turn
 class Attempts:
     """Begins and ends attempts in the open transaction. Its methods raise sqlite3.Error."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         database: Database,
         moves: Moves,
         handlers: Handlers,
         interrupts: Interrupts,
+        channel: Channel,
+        settings: Settings,
         chance: Callable[[], float],
     ) -> None:
         self._database = database
         self._moves = moves
         self._handlers = handlers
         self._interrupts = interrupts
+        self._channel = channel
+        self._workers = settings.workers
+        self._is_cautious = settings.on_crash == "fail"
         self._chance = chance
+        self._pace = Pace()
         self.runs = Runs()
         self.suspicion = Suspicion()
+        #: Those that were taken back out of the channel since the last commit.
+        self._taken_back: dict[str, Run] = {}
         #: Types without a handler, of which jobs are pending: they wait for a start with one.
         self.unhandled: frozenset[str] = frozenset()
 
-    def claim(self, claim: Claim) -> Job | Turn | None:
-        """Hand the job out, if it is pending, due and its turn; Turn.NONE has the Worker wait."""
-        now = self._moves.look()
-        found = None if self._interrupts.is_draining else self._database.find(claim.id)
+    # What is reserved.
+
+    def reserve(self, backlog: Backlog) -> None:
+        """Reserve the jobs that are next in the line, as many as there is room for."""
+        if alone := self._alone():
+            if not len(self.runs):
+                self._reserve(*alone, is_certain=True)
+            return
+        room = Room(self.runs, self._pace, self._workers, is_cautious=self._is_cautious)
+        crashes = [run.past.crashes for run in self.runs]
+        while (due := backlog.first()) is not None and room.admits(due.type):
+            backlog.take()
+            if (found := self._runnable(due)) is None:
+                continue
+            job, past = found
+            is_certain = room.is_certain(job.type, past)
+            turn = self.suspicion.turn(past.crashes, crashes)
+            if turn is Turn.LATER:
+                self.suspicion.wait(job)
+            elif turn is Turn.NONE or (is_certain and room.idle <= 0):
+                backlog.put_back()
+                return
+            else:
+                self._reserve(job, past, is_certain=is_certain)
+                room.fill(job.type, job.payload_size)
+                crashes.append(past.crashes)
+
+    def _reserve(self, job: Job, past: Past, *, is_certain: bool) -> None:
+        self.runs.reserve(job, past, is_certain=is_certain)
+        self._moves.changes.reserved.append(Run(lifecycle.claimed(job, self._moves.look())))
+
+    def _runnable(self, due: Due) -> tuple[Job, Past] | None:
+        """Return the job, if it is one to run now."""
+        found = None if due.id in self.runs else self._database.find(due.id)
         if found is None or found[0].status is not Status.PENDING:
             return None
-        job, past = found
-        # Due by the channel's monotonic clock, or by the wall clock. If neither, the channel has waited for
-        # an earlier `run_at` of the job, as from before a cancel and a retry; its own wait is still to end.
-        if job.run_at != claim.run_at and not lifecycle.is_due(job, now):
+        job = found[0]
+        # Due by the line's monotonic clock, or by the wall clock. If neither, the line has waited for an
+        # earlier `run_at` of the job, as from before a cancel and a retry; its own wait is still to end.
+        if job.run_at != due.run_at and not lifecycle.is_due(job, self._moves.look()):
             # And if the clock was set back, this message was all that waited for it.
             self._moves.changes.runnable.append(job)
             return None
-        if not self._has_handler(job):
-            return None
-        if alone := self._alone():
-            return self._claim_alone(job, alone, now)
-        match self.suspicion.turn(past.crashes, self.runs.crashes()):
-            case Turn.NOW:
-                return self._begin(job, past, now)
-            case Turn.LATER:
-                self.suspicion.wait(job)
-                return None
-            case Turn.NONE:
-                return Turn.NONE
-
-    def _claim_alone(self, job: Job, alone: tuple[Job, Past], now: datetime) -> Job | Turn:
-        """Hand out the job that must run alone, whichever was claimed; that one is sent again."""
-        if len(self.runs):
-            return Turn.NONE
-        if alone[0].id != job.id:
-            self._moves.changes.runnable.append(job)
-        return self._begin(*alone, now)
+        return found if self._has_handler(job) else None
 
     def _alone(self) -> tuple[Job, Past] | None:
         """Return the next pending job that must run alone."""
-        while self.suspicion.alone:
-            found = self._database.find(self.suspicion.alone[0])
+        alone = self.suspicion.alone
+        while alone:
+            found = None if alone[0] in self.runs else self._database.find(alone[0])
             if found is not None and found[0].status is Status.PENDING and self._has_handler(found[0]):
                 return found
-            self.suspicion.alone.pop(0)
+            alone.pop(0)
         return None
 
     def _has_handler(self, job: Job) -> bool:
@@ -94,25 +119,72 @@ class Attempts:
             if not list(self._database.page(query)):
                 self.unhandled -= {job.type}
 
-    def _begin(self, job: Job, past: Past, now: datetime) -> Job:
-        claimed = lifecycle.claimed(job, now)
-        self._moves.write(job, claimed, crashes=None)
-        self.runs.begin(claimed, past)
-        return claimed
+    @property
+    def seconds_ahead(self) -> float:
+        """For about how long the Workers have jobs to go on with; slow ones have nothing behind them."""
+        seconds = sum(self._pace.seconds(run.job.type) or 0 for run in self.runs.reserved.values())
+        return seconds / self._workers
+
+    # What is taken back.
+
+    def take_back(self, job_id: str) -> None:
+        """Take a reserved job back out of the channel; if it is not there, it has begun."""
+        if job_id not in self.runs.reserved:
+            return
+        self._withdraw(lambda run: run.id == job_id)
+        if job_id in self._taken_back:
+            self.runs.unreserve(job_id)
+        else:
+            self._begin(job_id)
+
+    def take_all_back(self) -> None:
+        """Take back all that lies in the channel."""
+        self._withdraw(lambda _: True)
+        for job_id in self._taken_back.keys() & self.runs.reserved.keys():
+            self.runs.unreserve(job_id)
+
+    def _withdraw(self, is_wanted: Callable[[Run], bool]) -> None:
+        for run in self._channel.withdraw(lambda message: isinstance(message, Run) and is_wanted(message)):
+            assert isinstance(run, Run)
+            self._taken_back[run.id] = run
+
+    # How it begins and ends.
+
+    def begin(self, message: Begin) -> None:
+        """Note that an attempt has begun, unless that is known already."""
+        run = self.runs.reserved.get(message.id)
+        if run is not None and run.job.attempts + 1 == message.attempt:
+            self._begin(message.id)
+
+    def _begin(self, job_id: str) -> Running:
+        run = self.runs.unreserve(job_id)
+        claimed = lifecycle.claimed(run.job, self._moves.look())
+        self._moves.write(run.job, claimed, run.past, payload=run.payload)
+        begun = run._replace(job=claimed)
+        self.runs.begin(begun)
+        return begun
 
     def end(self, outcome: Outcome) -> None:
         """End an attempt. Raises IllegalMove if it is not the current one."""
-        run = self.runs.get(outcome.id)
-        if run is None:
-            job = self._database.existing(outcome.id)
-            run = Running(job, job.payload_size, Past(0, 0))
+        run = self._run(outcome)
         after = self._after(run, outcome)
         # A run that gave way has shown nothing of what it would have done.
-        crashes = None if isinstance(outcome, Release) else 0
-        self._moves.write(run.job, after, payload=run.payload, crashes=crashes)
+        past = run.past if isinstance(outcome, Release) else run.past._replace(crashes=0)
+        self._moves.write(run.job, after, past, payload=run.payload)
         if isinstance(outcome, Fail) and after.status is Status.PENDING:
             self._moves.changes.backed_off.append(after)
+        if outcome.seconds is not None:
+            self._pace.note(run.job.type, outcome.seconds)
         self.runs.end(outcome.id)
+
+    def _run(self, outcome: Outcome) -> Running:
+        if run := self.runs.begun.get(outcome.id):
+            return run
+        reserved = self.runs.reserved.get(outcome.id)
+        if reserved is not None and reserved.job.attempts + 1 == outcome.attempt:
+            return self._begin(outcome.id)  # What told of it could not be stored.
+        job, past = self._database.existing(outcome.id)
+        return Running(job, job.payload_size, past)
 
     def _after(self, run: Running, outcome: Outcome) -> Job:
         """Return the job as the outcome leaves it."""
@@ -131,3 +203,24 @@ class Attempts:
                 return lifecycle.released(job, attempt)
             case _:
                 return lifecycle.cancelled_while_running(job, attempt, now)
+
+    # How it becomes durable, or is undone.
+
+    def released(self) -> list[Job]:
+        """Return the suspects whose turn has come, and forget that they waited."""
+        if not self.suspicion.is_waited or any(run.past.crashes >= SUSPECT for run in self.runs):
+            return []
+        return self.suspicion.released()
+
+    def commit(self) -> None:
+        """Note that all is durable."""
+        self._taken_back.clear()
+        self.runs.commit()
+
+    def rollback(self) -> None:
+        """Forget all since the last commit, and put back what was taken out of the channel."""
+        self.runs.rollback()
+        if not self._interrupts.is_draining:
+            for run in self._taken_back.values():
+                self._channel.send(run)
+            self._taken_back.clear()

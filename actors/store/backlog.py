@@ -1,85 +1,127 @@
-"""The backlog: which of the pending jobs are in the channel, and which follow when those are taken.
+"""The backlog: the line of pending jobs, of which the next is reserved when the channel has room.
 
-Why no pending job is forgotten: all that is pending is either in the channel or past a mark in the
-database. A job that becomes pending is sent, unless it is past a mark: then a later page holds it. A page
-is read when the channel runs low, and the mark moves only after the page was read, so an error in between
-reads the same page again. A job that is sent twice does no harm, as only one claim of it succeeds. After a
-crash the marks start at the beginning.
+Why no pending job is forgotten: all that is pending is reserved, in the line, on its way there (the delayed
+ones, which the JobStore's mailbox times), or past a mark in the database. A job that becomes pending is added
+to the line, unless it is past a mark: then a later page holds it. A page is read when the line runs low, and
+the mark moves only after the page was read. What was added and taken in a commit that fails is undone with
+it. A job that is in the line twice does no harm, as it is reserved only once. After a crash the marks start
+at the beginning.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from actors.lifecycle import FIRST_ID, Job
-from actors.messages import Run
+from actors.messages import Due
 from actors.messaging import Channel
+from actors.store.changes import Changes
 from actors.store.database import Database
 
-#: Jobs read in one page, and how few of a kind are left in the channel when the next page is read.
+#: Jobs read in one page, and how few of a kind are left in the line when the next page is read.
 PAGE: Final = 1000
 AGAIN: Final = 200
-#: Jobs in the channel, of which some may have been cancelled, at which it is emptied and read again.
+#: Jobs in the line, of which some may have been cancelled, at which it is emptied and read again.
 MOST: Final = 20_000
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Jobs past a mark are still only in the database; None means that none is. The immediate ones follow one
+#: another by id, those with a `run_at` by that.
+Marks = tuple[str | None, tuple[datetime, str] | None]
+START: Final[Marks] = FIRST_ID, (LONG_AGO, FIRST_ID)
+
 
 class Backlog:
-    """Sends jobs to the channel: each as it becomes pending, but very many only a page at a time.
+    """The line in memory: each job as it becomes pending, but of very many only a page at a time."""
 
-    Of the latter, those without a `run_at` follow one another by id, the delayed ones by `run_at`. Jobs
-    past a mark are still only in the database; None means that all were sent.
-    """
-
-    def __init__(self, database: Database, channel: Channel, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, delayed: Channel, now: Callable[[], datetime]) -> None:
+        """Have `delayed` hand a Due to the JobStore when one is."""
         self._database = database
-        self._channel = channel
+        self._waiting = delayed
         self._now = now
-        self._immediate: str | None = FIRST_ID
-        self._delayed: tuple[datetime, str] | None = (LONG_AGO, FIRST_ID)
+        self._line: deque[Due] = deque()
+        self._immediate, self._delayed = self._durable = START
+        #: Since the last commit: what was taken from the front, and how many were added at the end.
+        self._taken: list[Due] = []
+        self._added = 0
 
-    def set_back(self, seconds: float) -> None:
-        """Move the mark with all that waits, as the wall clock was set back."""
-        if self._delayed is not None:
-            run_at, job_id = self._delayed
-            self._delayed = max(run_at - timedelta(seconds=seconds), LONG_AGO), job_id
+    def first(self) -> Due | None:
+        """Return the first in the line, if there is one."""
+        return self._line[0] if self._line else None
 
-    def send(self, jobs: Sequence[Job]) -> None:
-        """Send these, which have just become pending, then refill the channel from the database."""
-        if not jobs and self._immediate is None and self._delayed is None:
-            return
-        immediate, delayed = self._channel.queued
-        if immediate + delayed > MOST:
-            self._channel.clear()
-            self._immediate, self._delayed = FIRST_ID, (LONG_AGO, FIRST_ID)
+    def take(self) -> None:
+        """Take the first out of the line."""
+        self._taken.append(self._line.popleft())
+
+    def put_back(self) -> None:
+        """Put back what was just taken."""
+        self._line.appendleft(self._taken.pop())
+
+    def put(self, due: Due) -> None:
+        """Add a job that is due now; no rollback undoes that."""
+        self._line.append(due)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Add those that have just become pending, then refill the line from the database."""
+        if len(self._line) + self._waiting.delayed > MOST:
+            self._start_again()
         for job in jobs:
-            if not self._is_past_a_mark(job):
-                self._send(job)
-        while self._immediate is not None and self._has_room(self._channel.immediate):
+            if job.run_at is None and not self._is_past_a_mark(job):
+                self._append(job)
+        while self._immediate is not None and len(self._line) < AGAIN:
             page = self._database.immediate(after=self._immediate, limit=PAGE)
             self._immediate = page[-1].id if len(page) == PAGE else None
             for job in page:
-                self._send(job)
-        while self._delayed is not None and self._has_room(self._channel.delayed):
+                self._append(job)
+        while self._delayed is not None and self._waiting.delayed < AGAIN:
             page = self._database.delayed(after=self._delayed, limit=PAGE)
             self._delayed = _mark(page[-1]) if len(page) == PAGE else None
             for job in page:
-                self._send(job)
+                self._wait_for(job)
 
-    def _has_room(self, queued: int) -> bool:
-        return queued < AGAIN and self._channel.is_open
+    def commit(self, changes: Changes) -> None:
+        """Note that all is durable; time the delayed ones of the jobs that have become pending.
+
+        The mark moves with all that waits, if the wall clock was set back.
+        """
+        self._taken.clear()
+        self._added = 0
+        if changes.back and self._delayed is not None:
+            run_at, job_id = self._delayed
+            self._delayed = max(run_at - timedelta(seconds=changes.back), LONG_AGO), job_id
+        self._durable = self._immediate, self._delayed
+        for job in changes.runnable:
+            if job.run_at is not None and not self._is_past_a_mark(job):
+                self._wait_for(job)
+
+    def rollback(self) -> None:
+        """Undo all since the last commit, but what was put."""
+        self._line.extendleft(reversed(self._taken))
+        self._taken.clear()
+        for _ in range(self._added):
+            self._line.pop()
+        self._added = 0
+        self._immediate, self._delayed = self._durable
+
+    def _start_again(self) -> None:
+        self._line.clear()
+        self._waiting.withdraw(lambda message: isinstance(message, Due))
+        self._immediate, self._delayed = self._durable = START
 
     def _is_past_a_mark(self, job: Job) -> bool:
         if job.run_at is None:
             return self._immediate is not None and job.id > self._immediate
         return self._delayed is not None and _mark(job) > self._delayed
 
-    def _send(self, job: Job) -> None:
-        if job.run_at is None:
-            self._channel.send(Run(job.id))
-        else:
-            wait = (job.run_at - self._now()).total_seconds()
-            self._channel.send(Run(job.id, job.run_at), wait, job.run_at.timestamp())
+    def _append(self, job: Job) -> None:
+        self._line.append(Due(job.id, job.type))
+        self._added += 1
+
+    def _wait_for(self, job: Job) -> None:
+        assert job.run_at is not None
+        wait = (job.run_at - self._now()).total_seconds()
+        self._waiting.send(Due(job.id, job.type, job.run_at), wait, job.run_at.timestamp())
 
 
 def _mark(job: Job) -> tuple[datetime, str]:

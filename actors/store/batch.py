@@ -6,32 +6,29 @@ of them are rolled back together, so an answer never runs ahead of the disk. A c
 the answers leaves durable jobs whose clients were told nothing, which is the only order that is safe.
 
 Why it waits: a commit costs an fsync, so messages share it. What is in the mailbox already shares it for
-free. Beyond that a batch waits once, for LINGER seconds, where company is likely: after a batch of several
-submits, because many clients send at the same time; and if all of its messages are outcomes, because a
-Worker that reported one is about to claim its next job. A lone client never waits.
+free. Beyond that a batch waits once if nobody waits for it, all of its messages being what Workers tell,
+and the Workers have jobs to go on with: for half as long as those last, at most LINGER seconds, or until
+somebody asks. So telling wakes the JobStore's thread only once for many jobs.
 """
 
-import time
 from typing import Any, Final
 
 import msgspec
 
 from actors.errors import StorageFailed
-from actors.messages import Claim, Outcome, Progress
+from actors.messages import Begin, Outcome, Progress
 from actors.messaging.mailbox import Mailbox
 from actors.messaging.reply import Held, wake
 from actors.store.faults import Fate, fates
 
 #: Messages per commit, at most: enough to share an fsync, few enough that none waits for long.
 BATCH: Final = 256
-#: Claims per commit, at most: Workers that all waited for one commit would run in lockstep.
-CLAIMS: Final = 8
 #: Bytes of payloads and results per commit, about: the WAL must hold a whole transaction.
 BATCH_BYTES: Final = 4 * 1024 * 1024
-#: Seconds that a batch waits for company that is likely to come.
+#: Seconds that a batch waits for company, at most.
 LINGER: Final = 0.001
 #: Messages that no asker waits for.
-TOLD: Final = (Outcome, Progress)
+TOLD: Final = (Begin, Outcome, Progress)
 
 
 class Entry(Held):
@@ -51,10 +48,7 @@ class Entry(Held):
 class Batch(msgspec.Struct):
     """The messages that were handled in the open transaction, and when it is time to commit them."""
 
-    #: Whether the last batch held several submits.
-    is_busy: bool = False
     entries: list[Entry] = []
-    claims: int = 0
     #: Whether an asker waits for the commit; what was only told can wait a little.
     is_awaited: bool = False
     has_lingered: bool = False
@@ -62,26 +56,25 @@ class Batch(msgspec.Struct):
     def add(self, entry: Entry) -> None:
         """Note that a message was handled."""
         self.entries.append(entry)
-        self.claims += isinstance(entry.message, Claim)
         self.is_awaited = self.is_awaited or not isinstance(entry.message, TOLD)
 
     def is_at_limit(self, size: int) -> bool:
         """Tell whether it holds as much as a commit may, with `size` bytes written."""
-        return len(self.entries) >= BATCH or self.claims >= CLAIMS or size >= BATCH_BYTES
+        return len(self.entries) >= BATCH or size >= BATCH_BYTES
 
-    def gather(self, inbox: Mailbox, size: int) -> bool:
-        """Wait a moment, at most once, if company is likely; return whether it is now time to commit."""
+    def gather(self, inbox: Mailbox, size: int, ahead: float) -> bool:
+        """Return whether it is now time to commit; wait once, if that is worth it.
+
+        The Workers have jobs for about `ahead` seconds.
+        """
         if self.is_at_limit(size):
             return True
         if inbox.own:
             return False
-        if self.has_lingered or (self.is_awaited and not self.is_busy):
+        if self.has_lingered or self.is_awaited or ahead <= 0:
             return True
         self.has_lingered = True
-        if not self.is_busy:
-            return not inbox.wait(LINGER)
-        time.sleep(LINGER)  # Not until the first message: many are to come.
-        return not inbox.own
+        return not inbox.wait_for_ask(min(LINGER, ahead / 2))
 
 
 def give_last(entries: list[Entry], failure: StorageFailed) -> None:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from actors import log
 from actors.lifecycle import Job
+from actors.messages import Run
 
 
 class Changes(msgspec.Struct):
@@ -15,6 +16,8 @@ class Changes(msgspec.Struct):
     #: Those that have become pending, in this order, and those that have finished.
     runnable: list[Job] = []
     finished: list[Job] = []
+    #: Those that are to be sent to the Workers.
+    reserved: list[Run] = []
     #: Those of the runnable whose attempt failed.
     backed_off: list[Job] = []
     #: The running jobs that are to be interrupted.
@@ -23,6 +26,8 @@ class Changes(msgspec.Struct):
     bytes: int = 0
     #: Seconds by which the wall clock was set back.
     back: float = 0.0
+    #: Whether the jobs of an earlier process were recovered.
+    is_recovered: bool = False
     #: Whether the commit had anything to write.
     wrote: bool = False
 

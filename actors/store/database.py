@@ -7,7 +7,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from msgspec import UNSET, Raw
+from msgspec import Raw
+from msgspec.structs import replace
 
 from actors.errors import JobNotFound, OutcomeInDoubt
 from actors.lifecycle import FIRST_ID, Job
@@ -19,18 +20,47 @@ from actors.store.life import Life
 from actors.store.location import RESTORE, refused
 from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
 from actors.store.presence import Presence
-from actors.store.rows import END_OF_TIME, NO_ROW, from_time, inserted, job_of, kept, rowid
+from actors.store.rows import (
+    END_OF_TIME,
+    INSERTED,
+    MOVED,
+    NO_ROW,
+    from_time,
+    inserted,
+    job_of,
+    kept,
+    moved,
+    rowid,
+)
 from actors.store.totals import Totals, kind
 
-#: Rows that one statement inserts, at most; SQLite takes 32,766 values.
+#: Rows that one statement writes, at most; SQLite takes 32,766 values.
 MOST_ROWS: Final = 256
+#: Jobs that are kept until they run, at most, and bytes of their payloads.
+MOST_FRESH: Final = 10_000
+FRESH_BYTES: Final = 8 * 1024 * 1024
+INSERT: Final = f"INSERT INTO jobs ({', '.join(INSERTED)}) {{}}"
+#: By what a row is found that moves, and what is written of it.
+GUARD: Final = ("id", "status", "attempts")
+MOVE: Final = (
+    "UPDATE jobs SET is_unwanted = 0, "
+    + ", ".join(f"{name} = moved.column{place}" for place, name in enumerate(MOVED, len(GUARD) + 1))
+    + " FROM ({}) AS moved WHERE "
+    + " AND ".join(f"jobs.{name} = moved.column{place}" for place, name in enumerate(GUARD, 1))
+)
 
 
 class Past(NamedTuple):
-    """What a job has behind it: in how many crashes in a row it was running, and how often it was cut off."""
+    """What a job has behind it."""
 
+    #: In how many crashes in a row it was running.
     crashes: int
+    #: How many of its attempts were cut off, or crashed, or perhaps never began.
     interruptions: int
+
+
+#: That of a job that was never run.
+NO_PAST: Final = Past(0, 0)
 
 
 class Database:
@@ -41,14 +71,15 @@ class Database:
 
     def __init__(self, path: str, *, is_suspect: bool = False) -> None:
         """Open the file, and read all of it if it may be damaged. Raises StorageFailed."""
-        #: Rows of jobs that were submitted since the last statement.
+        #: Rows of jobs that were submitted since the last statement, and by id those of jobs that moved.
         self._inserts: list[tuple[Any, ...]] = []
+        self._moves: dict[int, tuple[Any, ...]] = {}
         self._connection = connect(path, is_suspect=is_suspect)
         self._presence = Presence(path)
         try:
             #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
             self.totals = Totals(self._connection, are_kept=path != IN_MEMORY)
-            self.life = Life(self._connection, self._write)
+            self.life = Life(self._connection, self._write, is_kept=path != IN_MEMORY)
             real = None if path == IN_MEMORY else os.path.realpath(path)
             self._checkpoints = Checkpoints(self._connection, real)
         except Exception as error:
@@ -56,10 +87,13 @@ class Database:
             raise refused(path, str(error), RESTORE) from error
         #: What `find` returned last, unless it may have changed since. No other connection writes.
         self._last_read: tuple[Job, Past] | None = None
+        #: Jobs that were submitted and have not moved since, so that few are read before they run.
+        self._fresh: dict[str, tuple[Job, Past]] = {}
+        self._fresh_bytes = 0
 
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""
-        self._insert()
+        self._flush()
         if not self._connection.in_transaction:
             return False
         self.totals.write()
@@ -79,7 +113,9 @@ class Database:
     def rollback(self) -> None:
         """Forget all that was written since the last commit; a failed write may have done so already."""
         self._last_read = None
+        self._fresh, self._fresh_bytes = {}, 0
         self._inserts.clear()
+        self._moves.clear()
         self.totals.rollback()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
@@ -93,68 +129,52 @@ class Database:
         """Add a job that was just submitted, with its payload."""
         self._inserts.append(inserted(job, payload))
         self.totals.add(kind(job), len(payload))
+        has_room = len(self._fresh) < MOST_FRESH and self._fresh_bytes + len(payload) < FRESH_BYTES
+        if has_room and job.run_at is None:
+            self._fresh[job.id] = replace(job, raw_payload=payload), NO_PAST
+            self._fresh_bytes += len(payload)
 
-    def update(
-        self,
-        before: Job,
-        after: Job,
-        *,
-        payload: int | None = None,
-        crashes: int | None = 0,
-        interruptions: int = 0,
-    ) -> int:
+    def update(self, before: Job, after: Job, past: Past = NO_PAST, *, payload: int | None = None) -> int:
         """Write a move, guarded by the status and attempt that the job had before; return the row's bytes.
 
-        `payload` is the bytes of the job's payload, if `before` does not carry it. `crashes` is in how many
-        crashes in a row an attempt was running; None leaves it. `interruptions` are so many more.
+        `past` is what the job has behind it after the move, `payload` the bytes of its payload, if `before`
+        does not carry it.
         """
-        if self._last_read is not None and self._last_read[0].id == before.id:
-            self._last_read = None
+        self._forget(before.id)
         self.totals.finish += after.finished_at is not None
-        result = None if after.raw_result is UNSET else bytes(after.raw_result)
-        changed = self._write(
-            "UPDATE jobs SET status = ?, attempts = ?, started_at = ?, finished_at = ?,"
-            " run_at = ?, last_error = ?, result = ?, finish = ?, crashes = coalesce(?, crashes),"
-            " interruptions = interruptions + ?, is_unwanted = 0"
-            " WHERE id = ? AND status = ? AND attempts = ?",
-            (
-                after.status,
-                after.attempts,
-                from_time(after.started_at),
-                from_time(after.finished_at),
-                from_time(after.run_at),
-                after.last_error,
-                None if result is None else result.decode(),
-                None if after.finished_at is None else self.totals.finish,
-                crashes,
-                interruptions,
-                int(before.id, 16),
-                before.status,
-                before.attempts,
-            ),
-        )
-        if changed.rowcount != 1:
-            raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
+        row, finish = int(before.id, 16), None if after.finished_at is None else self.totals.finish
+        self._moves[row] = (*self._guard(row, before), *moved(after, finish), *past)
         payload = before.payload_size if payload is None else payload
         size = payload + kept(after)
         self.totals.add(kind(before), -payload - kept(before), -1)
         self.totals.add(kind(after), size)
         return size
 
+    def _guard(self, row: int, before: Job) -> tuple[Any, ...]:
+        """Of several moves in one commit the first has the guard; the last will have the values."""
+        earlier, guard = self._moves.get(row), (row, before.status, before.attempts)
+        if earlier is None:
+            return guard
+        if earlier[len(GUARD) :][:2] != guard[1:]:
+            raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
+        return earlier[: len(GUARD)]
+
     def get(self, job_id: str) -> Job | None:
         """Return the whole job: the same object until it changes or another is read, as clients poll."""
         found = self.find(job_id)
         return None if found is None else found[0]
 
-    def existing(self, job_id: str) -> Job:
-        """Return the whole job. Raises JobNotFound."""
-        job = self.get(job_id)
-        if job is None:
+    def existing(self, job_id: str) -> tuple[Job, Past]:
+        """Return the whole job, and what it has behind it. Raises JobNotFound."""
+        found = self.find(job_id)
+        if found is None:
             raise JobNotFound(f"there is no job {job_id}")
-        return job
+        return found
 
     def find(self, job_id: str) -> tuple[Job, Past] | None:
         """Return the whole job, and what it has behind it."""
+        if fresh := self._fresh.get(job_id):
+            return fresh
         if self._last_read is None or self._last_read[0].id != job_id:
             row = self._read(WHOLE, (rowid(job_id),)).fetchone()
             self._last_read = None if row is None else (job_of(row[2:]), Past(row[0], row[1]))
@@ -186,10 +206,10 @@ class Database:
         """Note that the running attempt is to be cancelled; the job's next move forgets it."""
         self._write("UPDATE jobs SET is_unwanted = 1 WHERE id = ?", (rowid(job_id),))
 
-    def interrupted(self) -> list[tuple[Job, int, int, bool]]:
-        """Return the jobs that are processing, each with its bytes of payload, crashes, and if unwanted."""
+    def interrupted(self) -> list[tuple[Job, int, Past, bool]]:
+        """Return the jobs that are processing, each with its bytes of payload, past, and if unwanted."""
         found = self._read(PROCESSING, ()).fetchall()
-        return [(job_of(row), payload, crashes, bool(unwanted)) for payload, crashes, unwanted, *row in found]
+        return [(job_of(row[4:]), row[0], Past(row[1], row[2]), bool(row[3])) for row in found]
 
     def last_id(self) -> str:
         """Return the highest id, or the lowest possible one if there is no job."""
@@ -208,20 +228,30 @@ class Database:
             self.totals.add(status, -size, -1)
         return len(deleted)
 
-    def _insert(self) -> None:
-        # One statement for all that was submitted since the last: in each, sqlite3 lets go of the GIL,
-        # and getting it back from a busy event loop takes longer than the statement.
+    def _forget(self, job_id: str) -> None:
+        """Keep nothing of a job that is about to change."""
+        if self._last_read is not None and self._last_read[0].id == job_id:
+            self._last_read = None
+        if fresh := self._fresh.pop(job_id, None):
+            self._fresh_bytes -= fresh[0].payload_size
+
+    def _flush(self) -> None:
+        """Write the rows that wait to be: one statement for all that were submitted, one for all that moved.
+
+        In each statement sqlite3 lets go of the GIL, and getting it back from a busy event loop takes longer
+        than the statement.
+        """
         while self._inserts:
             rows, self._inserts = self._inserts[:MOST_ROWS], self._inserts[MOST_ROWS:]
-            places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
-            self._execute(
-                "INSERT INTO jobs (id, type, status, created_at, attempts, max_retries, run_at, payload)"
-                f" VALUES {places}",
-                tuple(chain.from_iterable(rows)),
-            )
+            self._execute(INSERT.format(_values(rows)), tuple(chain.from_iterable(rows)))
+        while self._moves:
+            rows = [self._moves.pop(row) for row in list(self._moves)[:MOST_ROWS]]
+            changed = self._execute(MOVE.format(_values(rows)), tuple(chain.from_iterable(rows)))
+            if changed.rowcount != len(rows):
+                raise sqlite3.IntegrityError(f"one of {len(rows)} jobs that moved is not what it was read as")
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        self._insert()
+        self._flush()
         return self._execute(sql, values)
 
     def _execute(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
@@ -230,5 +260,10 @@ class Database:
         return self._connection.execute(sql, values)
 
     def _read(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> sqlite3.Cursor:
-        self._insert()
+        self._flush()
         return self._connection.execute(sql, values)
+
+
+def _values(rows: list[tuple[Any, ...]]) -> str:
+    places = f"({', '.join('?' * len(rows[0]))})"
+    return f"VALUES {', '.join([places] * len(rows))}"

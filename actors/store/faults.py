@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from actors.errors import OutcomeInDoubt, StorageFailed
 from actors.messages import (
+    Begin,
     Cancel,
     Cancelled,
-    Claim,
     Complete,
     DeleteExpired,
     Drain,
@@ -41,8 +41,6 @@ class Fate(Enum):
     KEPT = auto()
     #: The same, but its asker is answered now.
     PROMISED = auto()
-    #: Its asker, a Worker, is told that there is no job.
-    NO_JOB = auto()
 
 
 class Fates(NamedTuple):
@@ -56,14 +54,14 @@ class Fates(NamedTuple):
     broken: Fate
 
 
-R, K, P, N = Fate.REFUSED, Fate.KEPT, Fate.PROMISED, Fate.NO_JOB
+R, K, P = Fate.REFUSED, Fate.KEPT, Fate.PROMISED
 #: Every message that writes. The others read, and are refused only if reading itself fails.
 WRITERS: Final[Mapping[type[Any], Fates]] = {
     # --------------------- full alone broken
     Submit:         Fates(R,   R,    R),
     Cancel:         Fates(R,   R,    R),
     Retry:          Fates(R,   R,    R),
-    Claim:          Fates(K,   K,    N),
+    Begin:          Fates(K,   K,    R),
     Complete:       Fates(K,   K,    R),
     Fail:           Fates(K,   K,    R),
     Release:        Fates(K,   K,    R),

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 from actors import log
 from actors.errors import GoferError
-from actors.lifecycle import FINISHED, Job
-from actors.messages import Await, Claim, DeleteExpired, Drain, Get, Outcome, Resume
-from actors.messaging import Actor
+from actors.lifecycle import FINISHED
+from actors.messages import Await, DeleteExpired, Drain, Due, Get, Message, Outcome, Resume
+from actors.messaging import Actor, Channel
 from actors.store import faults
 from actors.store.backlog import Backlog
 from actors.store.batch import Batch, Entry, give, give_last
 from actors.store.ledger import Ledger
-from actors.store.suspicion import Turn
 from actors.store.vitals import Vitals
 from actors.store.waiting import Awaits, Kept
 
@@ -36,17 +35,23 @@ class JobStore(Actor):
     faults.py.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         ledger: Ledger,
         backlog: Backlog,
+        delayed: Channel,
+        channel: Channel,
         vitals: Vitals,
         *,
         ended: Callable[..., None] = lambda **_: None,
     ) -> None:
-        """Keep this ledger, and send what is pending from this backlog; tell `ended` of the end."""
-        super().__init__()
+        """Keep this ledger, and send what is pending from this backlog; tell `ended` of the end.
+
+        From `delayed` it receives what has become due, to `channel` it sends what the Workers are to run.
+        """
+        super().__init__(delayed)
         self._ledger = ledger
+        self._channel = channel
         self._backlog = backlog
         self._ended = ended
         self._log = log.logger("JobStore")
@@ -55,6 +60,9 @@ class JobStore(Actor):
         self._kept = Kept()
         self._vitals = vitals
         self._failure: BaseException | None = None
+        #: Whether jobs are reserved: not while it is to be seen which message a commit fails of.
+        self._reserves = True
+        self._is_reminded = False
 
     def on_start(self) -> None:
         """Begin to look for jobs that finished too long ago."""
@@ -68,9 +76,9 @@ class JobStore(Actor):
         self._vitals.busy_since = time.monotonic()
         try:
             if isinstance(message, BRING_BACK):
-                self._bring_back(awaits=isinstance(message, Drain))
+                self._bring_back(message)
             self._handle(entry)
-            if self._batch.gather(self.actor_inbox, self._ledger.changes.bytes):
+            if self._batch.gather(self.actor_inbox, self._ledger.changes.bytes, self._ledger.seconds_ahead):
                 self._commit()
             if isinstance(message, DeleteExpired):
                 self.actor_inbox.remind(message, EXPIRE_AGAIN if entry.answer else EXPIRE)
@@ -84,7 +92,7 @@ class JobStore(Actor):
         """Store what is left, answer every asker and close."""
         try:
             if self._failure is None:
-                self._bring_back(awaits=True)
+                self._bring_back(Drain())
                 self._commit()
             for entry in self._kept.take_all():
                 if isinstance(entry.message, Outcome):
@@ -145,11 +153,10 @@ class JobStore(Actor):
                 self._awaits.add(entry)
                 return False
             return True
-        entry.answer = self._ledger.handle(message)
-        if entry.answer is Turn.NONE:
-            self._remind()
-            self._kept.wait(entry)
+        if isinstance(message, Due):
+            self._backlog.put(message)
             return False
+        entry.answer = self._ledger.handle(message)
         if entry.answer is NotImplemented:
             entry.answer = None if isinstance(message, BRING_BACK) else self.answer(message)
         return True
@@ -165,9 +172,12 @@ class JobStore(Actor):
                     entry.answer = answer
                     self._batch.add(entry)
 
-    def _bring_back(self, *, awaits: bool) -> None:
-        """Handle again what could not be stored; with `awaits`, answer each Await with the job as it is."""
-        waiting = self._awaits.take_all() if awaits else []
+    def _bring_back(self, message: Message) -> None:
+        """Handle again what could not be stored; at a Drain answer each Await with the job as it is."""
+        if isinstance(message, Resume):
+            self._is_reminded = False
+            self._reserves = True
+        waiting = self._awaits.take_all() if isinstance(message, Drain) else []
         for entry in waiting:
             entry.message = Get(entry.message.id)
         for entry in self._kept.take_all() + waiting:
@@ -180,37 +190,31 @@ class JobStore(Actor):
     def _commit(self) -> None:
         if self._failure is not None:
             return
+        self.actor_inbox.collect()
         try:
+            if self._reserves:
+                self._ledger.reserve(self._backlog)
             changes = self._ledger.commit()
         except Exception as error:  # noqa: BLE001 - out of memory is not an error of SQLite's
             self._roll_back(error)
             return
-        batch, self._batch = self._batch, Batch(is_busy=len(changes.runnable) > 1)
+        batch, self._batch = self._batch, Batch()
         if changes.wrote and self._is_disk_full():
             self._vitals.full_at = None
             self._log.info("there is disk space again")
         try:
-            if changes.back:
-                self._backlog.set_back(changes.back)
-            self._deliver(changes.runnable)
+            for run in changes.reserved:
+                self._channel.send(run)
+            self._backlog.commit(changes)
         finally:
             give(batch.entries)
-
-    def _deliver(self, jobs: list[Job]) -> None:
-        """Send what is runnable to the channel; what cannot be read from the database now follows later."""
-        try:
-            self._backlog.send(jobs)
-        except Exception as error:
-            if faults.is_fatal(error):
-                raise
-            self._log.error("the backlog could not be read", error=repr(error))
-            self.actor_inbox.remind(Resume(), STORAGE_RETRY)
 
     def _roll_back(self, error: BaseException) -> None:
         """Undo the open transaction, and see to each message in it."""
         batch, self._batch = self._batch, Batch()
         try:
             self._ledger.rollback()
+            self._backlog.rollback()
         except Exception as second:  # noqa: BLE001 - whatever it is, the transaction may still be open
             self._give_up(second, batch)
             return
@@ -220,6 +224,11 @@ class JobStore(Actor):
         if not self._is_disk_full():
             self._log.error("nothing of this batch was stored", error=repr(error))
         self._vitals.full_at = time.monotonic() if faults.is_disk_full(error) else None
+        self._handle_again(batch, error)
+
+    def _handle_again(self, batch: Batch, error: BaseException) -> None:
+        """Handle each message of a batch that failed alone, and at last reserve jobs."""
+        reserved, self._reserves = self._reserves, False
         for entry in batch.entries:
             is_judged = len(batch.entries) == 1 or (self._is_disk_full() and self._writes(entry))
             if is_judged or self._failure is not None:
@@ -228,13 +237,16 @@ class JobStore(Actor):
                 entry.refusal = None
                 self._handle(entry)
                 self._commit()
+        if reserved and batch.entries and not self._is_disk_full():
+            self._reserves = True
+            self._commit()
+        else:
+            self._remind()
 
     def _is_disk_full(self) -> bool:
         return self._vitals.full_at is not None
 
     def _writes(self, entry: Entry) -> bool:
-        if isinstance(entry.message, Claim) and self._ledger.is_draining:
-            return False  # It is answered without a job, and its Worker can stop only with that answer.
         return entry.refusal is None and faults.fates(entry.message) is not faults.READER
 
     def _judge(self, entry: Entry, error: BaseException) -> None:
@@ -260,8 +272,9 @@ class JobStore(Actor):
             self._give_up(error)
 
     def _remind(self) -> None:
-        """See to it that what is kept comes back."""
-        if not self._kept:
+        """See to it that what is kept comes back, and jobs are reserved again."""
+        if not self._is_reminded:
+            self._is_reminded = True
             self.actor_inbox.remind(Resume(), STORAGE_RETRY)
 
     def _give_up(self, error: BaseException, batch: Batch | None = None) -> None:

@@ -9,10 +9,11 @@ from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import ALONE, Job, Status
 from actors.messages import (
+    Begin,
     Cancel,
-    Claim,
     DeleteExpired,
     Drain,
+    Due,
     Get,
     ListJobs,
     Outcome,
@@ -21,9 +22,11 @@ from actors.messages import (
     Retry,
     Submit,
 )
+from actors.messaging import Channel
 from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.attempts import Attempts
+from actors.store.backlog import Backlog
 from actors.store.changes import Changes
 from actors.store.clock import Clock
 from actors.store.database import Database
@@ -47,6 +50,7 @@ class Ledger:
         self,
         database: Database,
         interrupts: Interrupts,
+        channel: Channel,
         handlers: Handlers,
         settings: Settings,
         clock: Clock,
@@ -60,7 +64,7 @@ class Ledger:
         self._admission = Admission(database.totals, interrupts, settings)
         self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
-        self._attempts = Attempts(database, self._moves, handlers, interrupts, chance)
+        self._attempts = Attempts(database, self._moves, handlers, interrupts, channel, settings, chance)
         self._runs = self._attempts.runs
         self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
 
@@ -73,6 +77,11 @@ class Ledger:
     def pending(self) -> int:
         """How many jobs are pending, delayed or not."""
         return self.counts[Status.PENDING] + self.counts[DELAYED]
+
+    @property
+    def seconds_ahead(self) -> float:
+        """For about how long the Workers have jobs to go on with."""
+        return self._attempts.seconds_ahead
 
     @property
     def changes(self) -> Changes:
@@ -97,8 +106,8 @@ class Ledger:
     def handle(self, message: Any) -> Any:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:
-            case Claim():
-                return self._attempts.claim(message)
+            case Begin():
+                return self._attempts.begin(message)
             case Outcome():
                 return self._attempts.end(message)
             case Submit():
@@ -118,6 +127,7 @@ class Ledger:
             case DeleteExpired():
                 return self._delete_expired()
             case Drain():
+                self._attempts.take_all_back()
                 return self._database.life.stop()
             case _:
                 return NotImplemented
@@ -126,7 +136,7 @@ class Ledger:
 
     def get(self, job_id: str) -> Job:
         """Return the job with payload and result. Raises JobNotFound."""
-        return self._runs.with_progress(self._database.existing(job_id))
+        return self._runs.with_progress(self._database.existing(job_id)[0])
 
     def _submit(self, message: Submit) -> Job:
         handler = self._handlers.find(message.type)
@@ -148,21 +158,22 @@ class Ledger:
 
     def _cancel(self, job_id: str) -> Job:
         now = self._moves.look()
-        before = self.get(job_id)
+        self._attempts.take_back(job_id)
+        before, past = self._database.existing(job_id)
         after = lifecycle.cancelled(before, now)
         if before.status is Status.PROCESSING:
             self._database.mark_unwanted(job_id)
             self._moves.changes.cancelled.add(job_id)
-            return before
-        self._moves.write(before, after)
+            return self._runs.with_progress(before)
+        self._moves.write(before, after, past._replace(crashes=0))
         self._attempts.forget(before)
         return after
 
     def _retry(self, job_id: str) -> Job:
-        before = self.get(job_id)
+        before, past = self._database.existing(job_id)
         after = lifecycle.retried(before)
         self._admission.admit(before.payload_size)
-        self._moves.write(before, after)
+        self._moves.write(before, after, past._replace(crashes=0))
         return after
 
     # What the wiring asks for.
@@ -170,10 +181,11 @@ class Ledger:
     def _recover_crashed(self) -> int:
         at_most_once = self._settings.on_crash == "fail"
         found = recovered(self._database, self._runs, self._moves.look(), at_most_once=at_most_once)
-        for before, payload, after, crashes in found:
-            self._moves.write(before, after, payload=payload, crashes=crashes, interruptions=1)
-            if crashes >= ALONE:
+        for before, payload, after, past in found:
+            self._moves.write(before, after, past, payload=payload)
+            if past.crashes >= ALONE:
                 self._attempts.suspicion.alone.append(before.id)
+        self._moves.changes.is_recovered = True
         self._database.life.begin()
         return self.pending
 
@@ -182,23 +194,40 @@ class Ledger:
 
     # How it becomes durable, or is undone.
 
+    def reserve(self, backlog: Backlog) -> None:
+        """Reserve what is next in the backlog, and so send it to the Workers after the commit."""
+        if self.is_draining:
+            return
+        for job in self._attempts.released():
+            backlog.put(Due(job.id, job.type, job.run_at))
+        backlog.add(self.changes.runnable)
+        self._attempts.reserve(backlog)
+
     def commit(self) -> Changes:
         """Make durable all that was done since the last commit, and return what follows from it."""
         if self._moves.changes.finished:
             self._retention.delete_old(len(self._moves.changes.finished))
+        if self._runs.has_changed or self.changes.is_recovered:
+            self._database.life.reserve(self._reserved())
         changes = self._moves.commit()
-        self._runs.commit()
+        if changes.is_recovered:
+            self._database.life.reserved = {}
+        self._attempts.commit()
         for job_id in changes.cancelled:
             self._interrupts.cancel(job_id)
         for job in changes.finished:
             self._interrupts.forget(job.id)
-        changes.runnable += self._attempts.suspicion.released(self._runs.crashes())
         changes.report()
         return changes
 
+    def _reserved(self) -> dict[str, bool]:
+        """Return all that the next process has to know of: from the last one, as long as not recovered, too."""
+        earlier = {} if self.changes.is_recovered else self._database.life.reserved
+        return earlier | {job_id: run.is_certain for job_id, run in self._runs.reserved.items()}
+
     def rollback(self) -> None:
         """Forget all that was done since the last commit."""
-        self._runs.rollback()
+        self._attempts.rollback()
         self._moves.rollback()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from actors import log
 from actors.lifecycle import FINISHED, Job, Status
 from actors.store.changes import Changes
 from actors.store.clock import Clock
-from actors.store.database import Database
+from actors.store.database import Database, Past
 
 
 class Moves:
@@ -15,31 +15,28 @@ class Moves:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._now: datetime | None = None
         self.changes = Changes()
 
     def look(self) -> datetime:
-        """Return the time; if the clock was set back, move first all that waits for it (see clock.py)."""
+        """Return the time of this commit.
+
+        If the clock was set back, all that waits for it is moved first (see clock.py).
+        """
+        if self._now is not None:
+            return self._now
         now, back = self._clock.look()
         if back:
             log.logger("JobStore").warning("the wall clock was set back", seconds=round(back, 3))
             self._database.set_back(back)
             self.changes.set_back(back)
+        self._now = now
         return now
 
-    def write(
-        self,
-        before: Job,
-        after: Job,
-        *,
-        payload: int | None = None,
-        crashes: int | None = 0,
-        interruptions: int = 0,
-    ) -> None:
+    def write(self, before: Job, after: Job, past: Past, *, payload: int | None = None) -> None:
         """Write a move (see Database.update), and note what it leads to: another run, or the end."""
         # SQLite writes the whole row again.
-        self.changes.bytes += self._database.update(
-            before, after, payload=payload, crashes=crashes, interruptions=interruptions
-        )
+        self.changes.bytes += self._database.update(before, after, past, payload=payload)
         if after.status is Status.PENDING:
             self.changes.runnable.append(after)
         if after.status in FINISHED:
@@ -49,11 +46,12 @@ class Moves:
         """Make them durable, and return what follows."""
         self.changes.wrote = self._database.commit()
         self._clock.commit()
+        self._now = None
         changes, self.changes = self.changes, Changes()
         return changes
 
     def rollback(self) -> None:
         """Forget all since the last commit."""
-        self.changes = Changes()
+        self.changes, self._now = Changes(), None
         self._clock.rollback()
         self._database.rollback()

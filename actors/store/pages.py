@@ -39,10 +39,10 @@ SET_BACK: Final = (
     "UPDATE jobs INDEXED BY jobs_by_run_at SET run_at = run_at - ?"
     " WHERE status = 'pending' AND run_at IS NOT NULL"
 )
-#: Jobs that are processing, each with the bytes of its payload, its crashes so far, and whether its attempt
-#: is to be cancelled.
+#: Jobs that are processing, each with the bytes of its payload, its past, and whether its attempt is to be
+#: cancelled.
 PROCESSING: Final = (
-    f"SELECT length(CAST(payload AS BLOB)), crashes, is_unwanted, {SUMMARY}"
+    f"SELECT length(CAST(payload AS BLOB)), crashes, interruptions, is_unwanted, {SUMMARY}"
     " FROM jobs INDEXED BY jobs_by_status WHERE status = 'processing'"
 )
 #: Those that finished first, failed ones or others, if they finished by then: all of them read by the index.

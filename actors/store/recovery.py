@@ -1,4 +1,4 @@
-"""Recovery: what becomes of the jobs that were running when an earlier process ended.
+"""Recovery: what becomes of the jobs that were running, or reserved, when an earlier process ended.
 
 Whether it was stopped or crashed is told by its life (see life.py). After a crash every job that was running
 could be the cause. None is failed for being near: who was there twice is a suspect, suspects run one at a
@@ -7,20 +7,21 @@ time, and who was there once more runs with nothing else. Then a crash tells.
 
 from collections.abc import Container, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from actors import lifecycle, log
-from actors.lifecycle import Job
-from actors.store.database import Database
+from actors.lifecycle import Job, Status
+from actors.store.database import Database, Past
 
 
 class Recovered(NamedTuple):
-    """A job as it was, its payload's bytes, as it is to be, and its crashes in a row."""
+    """A job as it was, its payload's bytes, as it is to be, and its past then."""
 
     before: Job
     payload: int
     after: Job
-    crashes: int
+    past: Past
 
 
 def recovered(
@@ -28,16 +29,37 @@ def recovered(
 ) -> Iterator[Recovered]:
     """Yield each such job. What is `running` in this process was not cut short. Raises sqlite3.Error."""
     was_cut_off = database.life.was_cut_off
-    for job, payload, earlier, is_unwanted in database.interrupted():
-        if job.id in running:
+    for before, payload, past, is_unwanted in chain(database.interrupted(), _certain(database)):
+        if before.id in running:
             continue
-        crashes = earlier if was_cut_off else earlier + 1
+        begun = before if before.status is Status.PROCESSING else lifecycle.claimed(before, now)
+        crashes = past.crashes if was_cut_off else past.crashes + 1
         if is_unwanted:  # A job with a pending cancel is cancelled.
-            after = lifecycle.cancelled(job, now)
+            after, crashes = lifecycle.cancelled(begun, now), 0
         elif was_cut_off:
-            after = lifecycle.cut_off(job, now, at_most_once=at_most_once)
+            after = lifecycle.cut_off(begun, now, at_most_once=at_most_once)
         else:
-            after = lifecycle.crashed(job, crashes, now, at_most_once=at_most_once)
+            after = lifecycle.crashed(begun, crashes, now, at_most_once=at_most_once)
         how = "that a stop had cut off" if was_cut_off else "that was running during a crash"
-        log.logger("JobStore").warning(f"recovered a job {how}", job=job.id, status=after.status)
-        yield Recovered(job, payload, after, crashes)
+        log.logger("JobStore").warning(f"recovered a job {how}", job=begun.id, status=after.status)
+        yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1))
+    for before, past in _reserved(database, is_certain=False):
+        if before.id not in running:
+            after = lifecycle.perhaps_begun(before, now, at_most_once=at_most_once)
+            log.logger("JobStore").info("recovered a job that had perhaps begun", job=before.id)
+            yield Recovered(
+                before, before.payload_size, after, past._replace(interruptions=past.interruptions + 1)
+            )
+
+
+def _certain(database: Database) -> Iterator[tuple[Job, int, Past, bool]]:
+    for job, past in _reserved(database, is_certain=True):
+        yield job, job.payload_size, past, False
+
+
+def _reserved(database: Database, *, is_certain: bool) -> Iterator[tuple[Job, Past]]:
+    """Yield the reserved jobs of which nothing more was stored, certainly begun or perhaps."""
+    for job_id, was_certain in database.life.reserved.items():
+        found = database.find(job_id) if was_certain is is_certain else None
+        if found is not None and found[0].status is Status.PENDING:
+            yield found

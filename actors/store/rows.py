@@ -47,8 +47,16 @@ def kept(job: Job) -> int:
     return result if job.last_error is None else result + len(job.last_error.encode())
 
 
+#: The columns of a new job, and those that a move writes besides `is_unwanted`.
+INSERTED: Final = ("id", "type", "status", "created_at", "attempts", "max_retries", "run_at", "payload")
+MOVED: Final = (
+    "status", "attempts", "started_at", "finished_at", "run_at", "last_error", "result", "finish",
+    "crashes", "interruptions",
+)  # fmt: skip
+
+
 def inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
-    """Return the values of a new job's row."""
+    """Return the values of INSERTED."""
     return (
         int(submitted.id, 16),
         submitted.type,
@@ -58,6 +66,20 @@ def inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
         submitted.max_retries,
         from_time(submitted.run_at),
         bytes(payload).decode(),
+    )
+
+
+def moved(job: Job, finish: int | None) -> tuple[Any, ...]:
+    """Return the values of MOVED but for the last two; `finish` is the number of a finish."""
+    return (
+        job.status,
+        job.attempts,
+        from_time(job.started_at),
+        from_time(job.finished_at),
+        from_time(job.run_at),
+        job.last_error,
+        None if job.raw_result is UNSET else bytes(job.raw_result).decode(),
+        finish,
     )
 
 

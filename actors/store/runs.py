@@ -1,4 +1,4 @@
-"""The runs: the jobs that were claimed in this process and have not ended."""
+"""The runs: the jobs that were sent to the Workers of this process and have not ended."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,56 +11,70 @@ from actors.store.database import Past
 
 
 class Running(NamedTuple):
-    """A job that runs: without its payload, of which the bytes are known, but with its progress."""
+    """A job without its payload, of which the bytes are known, but with its progress."""
 
     job: Job
     payload: int
     past: Past
+    #: Whether a Worker is idle, so that it has as good as begun when it is reserved.
+    is_certain: bool = True
 
 
 class Runs:
-    """By id, with what is not committed yet."""
+    """By id: those that are reserved, and those that have begun; with what is not committed yet."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Running] = {}
-        self._durable: dict[str, Running] = {}
+        self.reserved: dict[str, Running] = {}
+        self.begun: dict[str, Running] = {}
+        self._durable: tuple[dict[str, Running], dict[str, Running]] = {}, {}
+        #: Whether other jobs are reserved than at the last commit.
+        self.has_changed = False
 
     def __contains__(self, job_id: object) -> bool:
-        return job_id in self._runs
+        return job_id in self.begun or job_id in self.reserved
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self.begun) + len(self.reserved)
 
-    def crashes(self) -> Iterator[int]:
-        """Yield for each run in how many crashes in a row its job was running before."""
-        return (run.past.crashes for run in self._runs.values())
+    def __iter__(self) -> Iterator[Running]:
+        yield from self.begun.values()
+        yield from self.reserved.values()
 
-    def get(self, job_id: str) -> Running | None:
-        """Return a run; None if there is none of this job."""
-        return self._runs.get(job_id)
+    def reserve(self, job: Job, past: Past, *, is_certain: bool) -> None:
+        """Add a job that is to lie in the channel."""
+        self.reserved[job.id] = Running(replace(job, raw_payload=UNSET), job.payload_size, past, is_certain)
+        self.has_changed = True
 
-    def begin(self, job: Job, past: Past) -> None:
-        """Add a job that was claimed."""
-        self._runs[job.id] = Running(replace(job, raw_payload=UNSET), job.payload_size, past)
+    def unreserve(self, job_id: str) -> Running:
+        """Return a reserved job and forget it: it was taken out of the channel again, or has begun."""
+        self.has_changed = True
+        return self.reserved.pop(job_id)
+
+    def begin(self, run: Running) -> None:
+        """Add a job that has begun."""
+        self.begun[run.job.id] = run
 
     def end(self, job_id: str) -> None:
-        """Take a run away, if there is one."""
-        self._runs.pop(job_id, None)
+        """Take away one that has ended."""
+        self.begun.pop(job_id, None)
 
     def note_progress(self, job_id: str, value: float) -> None:
         """Note how far a run says it is, from 0 to 1."""
-        if run := self._runs.get(job_id):
-            self._runs[job_id] = run._replace(job=replace(run.job, progress=value))
+        if run := self.begun.get(job_id):
+            self.begun[job_id] = run._replace(job=replace(run.job, progress=value))
 
     def with_progress(self, job: Job) -> Job:
         """Return the job, with the progress of its run."""
-        run = self._runs.get(job.id)
+        run = self.begun.get(job.id)
         return job if run is None else replace(job, progress=run.job.progress)
 
     def commit(self) -> None:
         """Note that they are durable."""
-        self._durable = self._runs.copy()
+        self._durable = self.reserved.copy(), self.begun.copy()
+        self.has_changed = False
 
     def rollback(self) -> None:
         """Forget what was not committed."""
-        self._runs = self._durable.copy()
+        reserved, begun = self._durable
+        self.reserved, self.begun = reserved.copy(), begun.copy()
+        self.has_changed = False

@@ -81,6 +81,8 @@ MIGRATIONS: Final = (
     """ALTER TABLE jobs ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE life (is_stopping INTEGER NOT NULL, boot TEXT NOT NULL) STRICT;
     INSERT INTO life VALUES (0, '');""",
+    # The jobs that are reserved (see reservations.py).
+    "ALTER TABLE life ADD COLUMN reserved TEXT NOT NULL DEFAULT '{}';",
 )
 
 

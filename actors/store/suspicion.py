@@ -1,24 +1,23 @@
 """Suspicion: which jobs must not run beside others, as the process crashed while they were running.
 
-A suspect whose turn it is not yet is kept here, in no channel, until the one that runs has ended: its Worker
-goes on with other jobs. Of jobs that must run alone the first is next: any claim is answered with it once
-nothing runs, and until its end all other claims wait. So the Workers wait, and not the jobs in the channel.
+A suspect whose turn it is not yet is kept here, in no line, until the one that runs has ended; others go on
+meanwhile. Of jobs that must run alone the first is next: nothing more is reserved until nothing runs, then it
+alone until its end.
 """
 
-from collections.abc import Iterable
 from enum import Enum, auto
 
 from actors.lifecycle import ALONE, SUSPECT, Job
 
 
 class Turn(Enum):
-    """What becomes of a claim."""
+    """What becomes of a job that is next."""
 
     #: The job may run.
     NOW = auto()
     #: The job may run when the suspect that runs has ended.
     LATER = auto()
-    #: No job may run now: the claim waits.
+    #: No job may begin now.
     NONE = auto()
 
 
@@ -30,12 +29,13 @@ class Suspicion:
         self.alone: list[str] = []
         self._waiting: list[Job] = []
 
-    def turn(self, crashes: int, running: Iterable[int]) -> Turn:
-        """Tell whether a job with so many crashes behind it may run now."""
-        running = list(running)
-        if any(other >= ALONE for other in running) or (crashes >= ALONE and running):
+    def turn(self, crashes: int, others: list[int]) -> Turn:
+        """Tell whether a job with so many crashes behind it may run now, beside these others."""
+        if not crashes and not any(others):
+            return Turn.NOW
+        if any(other >= ALONE for other in others) or (crashes >= ALONE and others):
             return Turn.NONE
-        if crashes >= SUSPECT and any(other >= SUSPECT for other in running):
+        if crashes >= SUSPECT and any(other >= SUSPECT for other in others):
             return Turn.LATER
         return Turn.NOW
 
@@ -43,9 +43,12 @@ class Suspicion:
         """Keep a suspect until its turn."""
         self._waiting.append(job)
 
-    def released(self, running: Iterable[int]) -> list[Job]:
-        """Return the suspects that can be sent to the channel again, and forget them."""
-        if not self._waiting or any(other >= SUSPECT for other in running):
-            return []
+    @property
+    def is_waited(self) -> bool:
+        """Whether suspects wait for their turn."""
+        return bool(self._waiting)
+
+    def released(self) -> list[Job]:
+        """Return the suspects that wait, and forget them."""
         released, self._waiting = self._waiting, []
         return released

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from actors.messages import Cancelled, Complete, Fail, Release
+from actors.messages import Begin, Cancelled, Complete, Fail, Release
 from actors.store.batch import Entry
 from actors.store.faults import not_stored
 
@@ -51,7 +51,7 @@ class Awaits:
 
 
 class Kept:
-    """Claims and outcomes that could not be stored yet."""
+    """Beginnings and outcomes that could not be stored yet."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
@@ -71,15 +71,14 @@ class Kept:
         if entry.tries <= MOST_TRIES:
             return True
         message = entry.message
+        if isinstance(message, Begin):
+            self._entries.remove(entry)  # The outcome will tell of it, too.
+            return True
         if not isinstance(message, Complete | Release | Cancelled):
             return False
         reason = f"the outcome could not be stored: {not_stored(error)}"
         entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0
         return True
-
-    def wait(self, entry: Entry) -> None:
-        """Keep a claim for which it is too early."""
-        self._entries.append(entry)
 
     def take_all(self) -> list[Entry]:
         """Return all in their order, and forget them."""

@@ -1,6 +1,5 @@
-"""The Worker: receives a job, claims it, has its handler run and tells the JobStore how it ended."""
+"""The Worker: takes a job, has its handler run and tells the JobStore how it ended."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,14 +12,14 @@ from actors import log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job, has_retries_left
-from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
-from actors.messaging import Actor, Channel, Reply
+from actors.messages import Begin, Cancelled, Complete, Fail, Outcome, Progress, Release, Run
+from actors.messaging import Actor, Channel
 from actors.work.attempt import call, described
 from actors.work.pool import Pool
 
 
 class Worker(Actor):
-    """Runs one job at a time. All that it knows of a job it is told; it changes a job only by asking."""
+    """Runs one job at a time. What it takes out of the channel is its own, reserved on disk already."""
 
     def __init__(  # noqa: PLR0913 - what it works with
         self,
@@ -76,28 +75,15 @@ class Worker(Actor):
             self._ended(self.actor_ref)
 
     def _run(self, message: Run) -> None:
-        self._claim(message)
-        if self._job is not None:
-            self._store.tell(self._outcome(self._job))
-            self._job = None
-
-    def _claim(self, message: Run) -> None:
-        """Ask for the job. Without an answer it must not go on: the job may be its own already."""
-        reply = self._store.ask(Claim(message.id, message.run_at), block=False)
-        assert isinstance(reply, Reply)
-        try:
-            self._job = reply.get()
-        except BaseException:  # noqa: BLE001 - if it is the answer, it is raised below
-            # Perhaps one that was sent to this thread, such as a time limit of an earlier handler's.
-            while not reply.is_settled:
-                with contextlib.suppress(BaseException):
-                    self._log.exception("an exception arrived after its handler had ended and was ignored")
-                    reply.get()
-            self._job = reply.get()
+        self._job = job = message.job
+        self._store.tell(Begin(job.id, job.attempts))
+        self._store.tell(self._outcome(job))
+        self._job = None
 
     def _outcome(self, job: Job) -> Outcome:
         """Run the job's handler, and return how that ended."""
         self._log.debug("job started", job=job.id, type=job.type, attempt=job.attempts)
+        began = self._monotonic()
         try:
             result = self._result(job)
         except Interrupted as interrupted:
@@ -107,9 +93,9 @@ class Worker(Actor):
             # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
             say = self._log.debug if has_retries_left(job) else self._log.error
             say("job failed", job=job.id, type=job.type, exc_info=True)
-            return Fail(job.id, job.attempts, described(error))
+            return Fail(job.id, job.attempts, described(error), seconds=self._monotonic() - began)
         self._log.debug("job completed", job=job.id, type=job.type)
-        return Complete(job.id, job.attempts, result)
+        return Complete(job.id, job.attempts, result, seconds=self._monotonic() - began)
 
     def _result(self, job: Job) -> Raw:
         assert job.raw_payload is not UNSET

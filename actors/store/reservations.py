@@ -1,0 +1,65 @@
+"""Reservations: how many jobs lie in the channel, ahead of the Workers.
+
+A job is reserved in the commit that is due anyway, and sent to the channel after it; a Worker that takes it
+there runs it without asking. So nothing begins that is not reserved on disk, and a Worker with short jobs
+waits for no commit. Taking a job out of the channel, under its lock, decides between a cancel and a run. What
+a Worker has taken it tells later, so a crash finds jobs of which nobody can say whether they had begun: the
+attempt counts, and uses no retry.
+
+That is why few are reserved: one for each Worker that is idle, and ahead of those only what is run within
+SPAN, by what its type took lately. Of the former there is hardly a doubt, so a crash counts as one during the
+attempt (`is_certain`), and a job that brings the process down is found out; unless its type is a quick one,
+of which such doubt is common. A job that a process has ended with before waits for an idle Worker too.
+"""
+
+from typing import Final
+
+from actors.store.database import Past
+from actors.store.pace import Pace
+from actors.store.runs import Runs
+
+#: Seconds of work that may lie in the channel for each Worker, and that one job of it may take, about.
+SPAN: Final = 0.010
+LONGEST: Final = 2 * SPAN
+#: Jobs in the channel for each Worker, at most, and for all of them.
+MOST_EACH: Final = 64
+MOST: Final = 512
+#: Bytes of payloads in the channel, about.
+MOST_BYTES: Final = 1024 * 1024
+
+
+class Room:
+    """What the channel has room for, in one commit."""
+
+    def __init__(self, runs: Runs, pace: Pace, workers: int, *, is_cautious: bool) -> None:
+        """Look at what is there; who `is_cautious` has nothing lie ahead of the Workers."""
+        self._pace = pace
+        self._is_cautious = is_cautious
+        #: Workers that have nothing to do.
+        self.idle = workers - len(runs)
+        self._jobs = min(MOST_EACH * workers, MOST) - len(runs.reserved)
+        self._seconds = SPAN * workers - sum(
+            pace.seconds(run.job.type) or 0 for run in runs.reserved.values()
+        )
+        self._bytes = MOST_BYTES - sum(run.payload for run in runs.reserved.values())
+
+    def admits(self, job_type: str) -> bool:
+        """Tell whether a job of this type may be reserved, if it has nothing behind it."""
+        return self.idle > 0 or (
+            self._is_quick(job_type) and self._jobs > 0 and self._seconds > 0 and self._bytes > 0
+        )
+
+    def is_certain(self, job_type: str, past: Past) -> bool:
+        """Tell whether a job is to count as begun when it is reserved."""
+        return past.interruptions > 0 or not self._is_quick(job_type)
+
+    def fill(self, job_type: str, size: int) -> None:
+        """Note that a job with so many bytes of payload was reserved."""
+        self.idle -= 1
+        self._jobs -= 1
+        self._seconds -= self._pace.seconds(job_type) or 0
+        self._bytes -= size
+
+    def _is_quick(self, job_type: str) -> bool:
+        seconds = self._pace.seconds(job_type)
+        return seconds is not None and seconds <= LONGEST and not self._is_cautious
