@@ -7,13 +7,8 @@ from typing import Any
 
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
-from actors.messages import (
-    Drain,
-    RecoverCrashed,
-    Resume,
-    Run,
-    Submit,
-)
+from actors.lifecycle import Job
+from actors.messages import Begin, Drain, Due, RecoverCrashed, Resume, Run, Submit
 from actors.messaging.channel import Channel
 from actors.messaging.mailbox import Delivery
 from actors.messaging.reply import Reply
@@ -43,17 +38,21 @@ class Store:
         #: The error code that every commit ends with.
         self.fail_writes: int | None = None
         self.database.commit = self.commit  # type: ignore[method-assign]
+        #: Where the JobStore waits for what is delayed, and where Workers would receive.
+        self.delayed = Channel(monotonic=self.seconds, wall=lambda: (self.now + self.jumped).timestamp())
         self.channel = Channel(monotonic=self.seconds)
+        #: Jobs that were taken out of the channel.
+        self.taken: dict[str, Job] = {}
         self.interrupts = Interrupts()
         handlers, chance = options.pop("handlers", simulated(0)), options.pop("chance", lambda: 1.0)
+        self.settings = Settings(**{"workers": 256} | options)
         self.ledger = Ledger(
-            self.database, self.interrupts, handlers, Settings(**options), self.clock, chance=chance
+            self.database, self.interrupts, self.channel, handlers, self.settings, self.clock, chance=chance
         )
-        self.actor = JobStore(
-            self.ledger, Backlog(self.database, self.channel, self.clock.steady), Vitals(), ended=ended
-        )
+        backlog = Backlog(self.database, self.delayed, self.clock.steady)
+        self.actor = JobStore(self.ledger, backlog, self.delayed, self.channel, Vitals(), ended=ended)
         inbox = self.actor.actor_inbox
-        inbox.wait = lambda seconds: bool(inbox.own)  # type: ignore[method-assign]  # noqa: ARG005
+        inbox.wait_for_ask = lambda seconds: bool(inbox.own)  # type: ignore[method-assign]  # noqa: ARG005
 
     def __del__(self) -> None:
         self.database.close()
@@ -79,10 +78,25 @@ class Store:
 
     def delivered(self) -> list[str]:
         """Take everything that the Workers would receive."""
+        self.let_due()
         ids = []
         while isinstance(message := self.channel.take(), Run):
             ids.append(message.id)
+            self.taken[message.id] = message.job
         return ids
+
+    def let_due(self) -> None:
+        """Handle what has become due, as the JobStore does when its mailbox hands it out."""
+        while isinstance(message := self.delayed.take(), Due):
+            self.send(message)
+
+    def claim(self, job_id: str) -> Job | None:
+        """Begin this job as the Worker does that takes it out of the channel; None if it is not there."""
+        self.delivered()
+        job = self.taken.pop(job_id, None)
+        if job is not None:
+            self.send(Begin(job.id, job.attempts))
+        return job
 
     def more_is_waiting(self, is_waiting: bool) -> None:
         """Put something into the mailbox, so that a batch stays open, or take it out."""
@@ -99,19 +113,24 @@ class Store:
 
     def recover(self) -> int:
         """Begin with what is in the database, as the next process does."""
-        self.actor._backlog = Backlog(self.database, self.channel, self.clock.steady)
-        self.channel.clear()
+        self.actor._backlog = Backlog(self.database, self.delayed, self.clock.steady)
+        for channel in (self.channel, self.delayed):
+            channel.withdraw(lambda message: isinstance(message, Run | Due))
+        self.taken.clear()
         pending: int = self.ask(RecoverCrashed())
         return pending
 
     def drain(self) -> None:
         """Begin a drain, as the wiring does."""
         self.interrupts.drain(0, admits=False)
+        self.channel.close()
         self.send(Drain())
 
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
-        self.ledger._runs._runs, self.ledger._runs._durable = {}, {}
+        runs, life = self.ledger._runs, self.database.life
+        life.reserved = {job_id: run.is_certain for job_id, run in runs.reserved.items()}
+        runs.reserved, runs.begun, runs._durable = {}, {}, ({}, {})
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""

@@ -174,17 +174,17 @@ def test_a_delay_ends_when_the_channel_says_so_whatever_the_wall_clock_says() ->
     store = Store()
     job = store.ask(Submit("email", delay=3))
     store.now -= timedelta(hours=1)
-    assert store.ask(Claim(job.id, job.run_at)).attempts == 1
+    assert store.claim(job.id, job.run_at).attempts == 1
 
 
 def test_a_backoff_ends_when_the_channel_says_so() -> None:
     store = Store()
     job_id = store.ask(Submit("email", max_retries=1)).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Fail(job_id, 1, "broken"))
     run_at = store.ask(Get(job_id)).run_at
     store.now -= timedelta(hours=1)
-    assert store.ask(Claim(job_id, run_at)).attempts == 2
+    assert store.claim(job_id, run_at).attempts == 2
 
 
 def test_a_message_of_an_earlier_wait_runs_no_job_early() -> None:
@@ -192,9 +192,9 @@ def test_a_message_of_an_earlier_wait_runs_no_job_early() -> None:
     job = store.ask(Submit("email", max_retries=1, delay=60))
     store.ask(Cancel(job.id))
     store.ask(Retry(job.id))
-    store.ask(Claim(job.id))
+    store.claim(job.id)
     store.ask(Fail(job.id, 1, "broken"))
-    assert store.ask(Claim(job.id, job.run_at)) is None
+    assert store.claim(job.id, job.run_at) is None
     assert store.ask(Get(job.id)).status == "pending"
 
 
@@ -233,10 +233,10 @@ def test_delayed_jobs_that_are_only_in_the_database_are_not_late_when_the_clock_
     paged.jumped -= timedelta(seconds=HOUR)
     paged.now += timedelta(seconds=10)
     assert paged.delivered() == ids[:1]
-    assert paged.ask(Claim(ids[0])).status is Status.PROCESSING
+    assert paged.claim(ids[0]).status is Status.PROCESSING
     paged.now += timedelta(seconds=10)
     assert paged.delivered() == ids[1:2]
-    assert paged.ask(Claim(ids[1])).status is Status.PROCESSING
+    assert paged.claim(ids[1]).status is Status.PROCESSING
     paged.now += timedelta(seconds=9)
     assert paged.delivered() == []
     paged.now += timedelta(seconds=1)
@@ -256,7 +256,7 @@ def test_jobs_of_before_and_after_a_clock_was_set_back_are_due_in_the_order_of_t
         assert paged.delivered() == []
         paged.now += timedelta(seconds=0.1)
         assert paged.delivered() == [job_id]
-        assert paged.ask(Claim(job_id)).status is Status.PROCESSING
+        assert paged.claim(job_id).status is Status.PROCESSING
 
 
 def test_a_claim_that_comes_too_early_after_the_clock_was_set_back_is_sent_again() -> None:
@@ -267,11 +267,11 @@ def test_a_claim_that_comes_too_early_after_the_clock_was_set_back_is_sent_again
     store.jumped -= timedelta(seconds=HOUR)
     store.ask(Submit("email", delay=1))
     store.jumped -= timedelta(seconds=0.5)  # Too little to be a jump: the clock is slowed down.
-    assert store.ask(Claim(job.id, job.run_at)) is None
+    assert store.claim(job.id, job.run_at) is None
     store.now += timedelta(seconds=0.6)
     assert store.delivered() == [job.id]
     moved = store.ask(Get(job.id))
-    assert store.ask(Claim(job.id, moved.run_at)).status is Status.PROCESSING
+    assert store.claim(job.id, moved.run_at).status is Status.PROCESSING
 
 
 def test_what_was_moved_for_a_batch_that_is_rolled_back_is_moved_again_for_the_next(paged: Store) -> None:

@@ -55,8 +55,8 @@ class Broken:
     def __init__(self) -> None:
         self.store = Store(keep_finished=0)
         self.pending, self.running, self.failed = (self.store.ask(EMAIL).id for _ in range(3))
-        self.store.ask(Claim(self.running))
-        self.store.ask(Claim(self.failed))
+        self.store.claim(self.running)
+        self.store.claim(self.failed)
         self.store.ask(Fail(self.failed, 1, "broken"))
 
     def message(self, name: str) -> Message:
@@ -248,7 +248,7 @@ def test_an_await_is_answered_from_what_was_there_although_retention_has_deleted
     ids = [store.ask(EMAIL).id for _ in range(2)]
     waits = [store.send(Await(job_id)) for job_id in ids]
     for job_id in ids:
-        store.ask(Claim(job_id))
+        store.claim(job_id)
     store.more_is_waiting(True)
     for number, job_id in enumerate(ids):
         store.send(Complete(job_id, 1, number))
@@ -274,7 +274,7 @@ def test_an_await_hears_of_a_failure_although_a_retry_follows_in_the_same_commit
     store = Store()
     job_id = store.ask(EMAIL).id
     wait = store.send(Await(job_id))
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.more_is_waiting(True)
     store.send(Fail(job_id, 1, "broken"))
     store.send(Retry(job_id))
@@ -291,7 +291,7 @@ def test_awaits_that_were_given_up_do_not_pile_up() -> None:
     for _ in range(10 * SWEEP):
         store.send(Await(job_id)).give_up("no longer interested")
     assert store.actor._awaits._count <= 2 * SWEEP
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Complete(job_id, 1, "done"))
     assert kept.get(timeout=0).result == "done"
     assert store.actor._awaits._count == 0
@@ -303,7 +303,7 @@ def test_awaits_that_were_given_up_do_not_pile_up() -> None:
 def test_a_cancel_that_is_rolled_back_interrupts_nothing() -> None:
     store = Store()
     job_id = store.ask(Submit("email", max_retries=1)).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.fail_writes = sqlite3.SQLITE_FULL
     with pytest.raises(StorageFailed, match="nothing was stored"):
         store.ask(Cancel(job_id))
@@ -316,7 +316,7 @@ def test_a_cancel_that_is_rolled_back_interrupts_nothing() -> None:
 def test_a_cancel_and_a_failure_in_one_commit_cancel_the_job() -> None:
     store = Store()
     job_id = store.ask(Submit("email", max_retries=1)).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.more_is_waiting(True)
     store.send(Cancel(job_id))
     store.send(Fail(job_id, 1, "broken"))
@@ -379,7 +379,7 @@ def test_what_was_not_stored_at_a_stop_on_a_full_disk_is_in_the_log(caplog: pyte
     caplog.set_level(logging.INFO)
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.fail_writes = sqlite3.SQLITE_FULL
     store.send(Complete(job_id, 1, None))
     store.actor.on_stop()
@@ -393,12 +393,12 @@ def test_what_has_just_finished_is_kept_although_the_clock_was_set_back() -> Non
     store = Store(keep_finished=5)
     old = [store.ask(EMAIL).id for _ in range(5)]
     for job_id in old:
-        store.ask(Claim(job_id))
+        store.claim(job_id)
         store.ask(Complete(job_id, 1, None))
     store.now -= timedelta(hours=1)
     new = [store.ask(EMAIL).id for _ in range(5)]
     for job_id in new:
-        store.ask(Claim(job_id))
+        store.claim(job_id)
         store.ask(Complete(job_id, 1, None))
         assert store.ask(Get(job_id)).status == "completed"
     assert [job.id for job in store.ask(ListJobs())] == new

@@ -33,7 +33,7 @@ class Lives:
         return [self.ask(Submit("email", **options)).id for _ in range(number)]
 
     def claim(self, job_id: str) -> Job | None:
-        claimed: Job | None = self.ask(Claim(job_id))
+        claimed: Job | None = self.claim(job_id)
         return claimed
 
     def job(self, job_id: str) -> Job:
@@ -85,7 +85,7 @@ def test_interruptions_use_no_retry(lives: Lives) -> None:
     assert (job.status, job.attempts) == (Status.PENDING, 3)
     assert job.run_at is not None
     assert (job.run_at - lives.store.now).total_seconds() == 1  # The wait after a first failure.
-    lives.ask(Claim(job_id, job.run_at))
+    lives.claim(job_id, job.run_at)
     lives.ask(Fail(job_id, 4, "broken"))
     assert lives.job(job_id).status is Status.FAILED
 
@@ -265,7 +265,7 @@ def test_a_mark_that_cannot_be_stored_on_a_full_disk_is_stored_later(tmp_path: P
     store = Store(str(tmp_path / "jobs.db"))
     store.recover()
     job = store.ask(EMAIL)
-    store.ask(Claim(job.id))
+    store.claim(job.id)
     store.fail_writes = 13  # SQLITE_FULL
     store.send(Drain())
     store.fail_writes = None

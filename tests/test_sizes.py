@@ -33,7 +33,7 @@ def sized(size: int, delay: float = 0) -> Submit:
 def completed(store: Store, result: object = None) -> str:
     """Submit a job of two bytes and complete it; return its id."""
     job: Job = store.ask(Submit("email"))
-    store.ask(Claim(job.id))
+    store.claim(job.id)
     store.ask(Complete(job.id, 1, result))
     return job.id
 
@@ -41,7 +41,7 @@ def completed(store: Store, result: object = None) -> str:
 def failed(store: Store, error: str = "broken") -> str:
     """Submit a job of two bytes and let it fail; return its id."""
     job: Job = store.ask(Submit("email"))
-    store.ask(Claim(job.id))
+    store.claim(job.id)
     store.ask(Fail(job.id, 1, error))
     return job.id
 
@@ -72,7 +72,7 @@ def test_jobs_are_refused_that_would_exceed_the_bytes_of_the_capacity() -> None:
     store.ask(sized(40))
     with pytest.raises(CapacityReached, match=r"100 bytes are pending.*2 of this job.*GOFER_CAPACITY_BYTES"):
         store.ask(sized(2))
-    store.ask(Claim(first))
+    store.claim(first)
     store.ask(sized(60))
     assert store.database.totals.bytes["pending"] == 100
 
@@ -102,7 +102,7 @@ def test_a_retry_needs_room_for_its_bytes_too() -> None:
     other = store.ask(sized(60)).id
     with pytest.raises(CapacityReached):
         store.ask(Retry(cancelled))
-    store.ask(Claim(other))
+    store.claim(other)
     assert store.ask(Retry(cancelled)).status is Status.PENDING
 
 

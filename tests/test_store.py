@@ -60,7 +60,7 @@ def test_a_submitted_job_is_stored_pending_and_handed_to_the_channel() -> None:
 def test_a_job_goes_from_pending_over_processing_to_completed() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    claimed = store.ask(Claim(job_id))
+    claimed = store.claim(job_id)
     assert (claimed.status, claimed.attempts, claimed.raw_payload) == ("processing", 1, EMAIL.payload)
     store.now += timedelta(seconds=1)
     store.ask(Complete(job_id, 1, {"sent": True}))
@@ -74,30 +74,30 @@ def test_a_job_is_not_claimed_before_it_is_due_and_handed_out_again() -> None:
     job_id = store.ask(Submit("email", max_retries=1, delay=60)).id
     store.ask(Cancel(job_id))
     store.ask(Retry(job_id))
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.now += timedelta(seconds=59.5)
     store.ask(Fail(job_id, 1, "broken"))  # Due in a second; in the channel it is in half of one.
     assert store.delivered() == [job_id]
     store.now += timedelta(seconds=0.5)
     assert store.delivered() == [job_id]
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is None
     assert store.delivered() == []
     store.now += timedelta(seconds=0.5)
     assert set(store.delivered()) == {job_id}
-    assert store.ask(Claim(job_id)).attempts == 2
+    assert store.claim(job_id).attempts == 2
 
 
 def test_a_job_is_handed_out_once_however_often_it_is_claimed() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    assert store.ask(Claim(job_id)) is not None
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is not None
+    assert store.claim(job_id) is None
 
 
 def test_an_outcome_counts_once() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Complete(job_id, 1, "first"))
     with pytest.raises(IllegalMove):
         store.ask(Complete(job_id, 1, "second"))
@@ -110,10 +110,10 @@ def test_a_released_job_is_handed_to_the_channel_again() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     store.delivered()
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Release(job_id, 1))
     assert store.delivered() == [job_id]
-    assert store.ask(Claim(job_id)).attempts == 1
+    assert store.claim(job_id).attempts == 1
 
 
 def test_a_submit_beyond_the_capacity_is_refused_and_nowhere() -> None:
@@ -123,7 +123,7 @@ def test_a_submit_beyond_the_capacity_is_refused_and_nowhere() -> None:
     with pytest.raises(CapacityReached, match="2 jobs are pending"):
         store.ask(EMAIL)
     assert len(store.ask(ListJobs())) == 2
-    store.ask(Claim(first.id))
+    store.claim(first.id)
     assert store.ask(EMAIL).status == "pending"
 
 
@@ -144,7 +144,7 @@ def test_an_unknown_id_is_not_found_whatever_it_looks_like(job_id: str) -> None:
     for message in (Get(job_id), Await(job_id), Complete(job_id, 1, None)):
         with pytest.raises(JobNotFound):
             store.ask(message)
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is None
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -174,7 +174,7 @@ def test_a_list_is_in_the_order_of_submission_and_can_be_walked() -> None:
     assert [job.id for job in store.ask(ListJobs(limit=3, after=ids[3]))] == ids[4:7]
     assert [job.id for job in store.ask(ListJobs(limit=3, after=ids[3], order="newest"))] == ids[2::-1]
     assert [job.id for job in store.ask(ListJobs(type="odd"))] == ids[1::2]
-    store.ask(Claim(ids[4]))
+    store.claim(ids[4])
     assert [job.id for job in store.ask(ListJobs(status=Status.PROCESSING))] == [ids[4]]
     assert [job.id for job in store.ask(ListJobs(status=Status.PENDING, type="even"))] == [
         ids[n] for n in (0, 2, 6, 8)
@@ -186,7 +186,7 @@ def test_progress_is_shown_while_the_job_runs_and_gone_when_it_is_finished() -> 
     job_id = store.ask(EMAIL).id
     store.ask(Progress(job_id, 0.1))
     assert store.ask(Get(job_id)).progress is None
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Progress(job_id, 0.5))
     assert store.ask(Get(job_id)).progress == 0.5
     assert store.ask(ListJobs())[0].progress == 0.5
@@ -199,7 +199,7 @@ def test_an_await_is_answered_when_the_job_is_finished() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     early = store.send(Await(job_id))
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     assert not early._outcome
     store.ask(Complete(job_id, 1, 42))
     assert early.get(timeout=0).result == 42
@@ -212,7 +212,7 @@ def test_a_drain_refuses_submits_and_claims_and_answers_who_waits() -> None:
     waiting = store.send(Await(job_id))
     store.drain()
     assert waiting.get(timeout=0).status == "pending"
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is None
     with pytest.raises(Draining, match="stopping"):
         store.ask(EMAIL)
 
@@ -260,7 +260,7 @@ def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_ro
     caplog.set_level(logging.INFO)
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     free_disk = store.fill_disk()
     store.send(Complete(job_id, 1, "x" * 100_000))
     assert store.ask(Get(job_id)).status == "processing"
@@ -300,7 +300,7 @@ def test_a_stop_on_a_full_disk_answers_the_claim_says_what_was_lost_and_closes(
     ended: list[bool] = []
     store = Store(ended=lambda *, is_broken: ended.append(is_broken))
     job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.fail_writes = sqlite3.SQLITE_FULL
     store.send(Complete(job_id, 1, None))
     claim = store.send(Claim(other_id))
@@ -314,15 +314,15 @@ def test_a_stop_on_a_full_disk_answers_the_claim_says_what_was_lost_and_closes(
 def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -> None:
     store = Store()
     running, waiting = store.ask(EMAIL).id, store.ask(EMAIL).id
-    store.ask(Claim(running))
+    store.claim(running)
     store.delivered()
     store.forget()
     store.fail_writes = sqlite3.SQLITE_FULL
     assert store.recover() == 1
     store.fail_writes = None
-    assert store.ask(Claim(waiting)).attempts == 1
+    assert store.claim(waiting).attempts == 1
     store.resume()
-    assert store.ask(Claim(running)).attempts == 2
+    assert store.claim(running).attempts == 2
     assert store.ask(Get(waiting)).status == "processing"
 
 
@@ -347,7 +347,7 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
     ended: list[bool] = []
     store = Store(ended=lambda *, is_broken: ended.append(is_broken))
     job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
-    store.ask(Claim(other_id))
+    store.claim(other_id)
     waiting = store.send(Await(job_id))
     store.fail_writes = sqlite3.SQLITE_IOERR_FSYNC
     with pytest.raises(OutcomeInDoubt, match="whether this was stored is unknown"):
@@ -358,7 +358,7 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
             store.ask(late)
     with pytest.raises(StorageFailed):
         waiting.get(timeout=0)
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is None
     store.actor.on_stop()
     assert ended == [True]
 
@@ -366,7 +366,7 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR])
 def test_a_recovery_on_a_broken_disk_is_refused(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     store = Store()
-    store.ask(Claim(store.ask(EMAIL).id))
+    store.claim(store.ask(EMAIL).id)
     store.forget()
     monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(code)))
     with pytest.raises(StorageFailed, match=f"the database is broken; .*: error {code}"):
@@ -425,7 +425,7 @@ def test_only_so_many_finished_jobs_are_kept_and_the_oldest_go_first() -> None:
     store = Store(keep_finished=3)
     ids = [store.ask(EMAIL).id for _ in range(10)]
     for job_id in ids[:8]:
-        store.ask(Claim(job_id))
+        store.claim(job_id)
         store.now += timedelta(seconds=1)
         store.ask(Complete(job_id, 1, None))
     assert [job.id for job in store.ask(ListJobs())] == ids[5:]
@@ -465,7 +465,7 @@ def test_what_finished_before_a_restart_is_deleted_before_what_finished_after_it
 
 def failing(store: Store, job_id: str, attempt: int) -> Job:
     """Let the attempt fail; return the job as it is then."""
-    assert store.ask(Claim(job_id)).attempts == attempt
+    assert store.claim(job_id).attempts == attempt
     store.ask(Fail(job_id, attempt, "ValueError: broken"))
     job: Job = store.ask(Get(job_id))
     return job
@@ -525,7 +525,7 @@ def test_a_pending_job_is_cancelled_at_once() -> None:
     store = Store()
     job_id = store.ask(Submit("email", delay=60)).id
     assert store.ask(Cancel(job_id)).status == "cancelled"
-    assert store.ask(Claim(job_id)) is None
+    assert store.claim(job_id) is None
     with pytest.raises(IllegalMove, match="is cancelled; to cancel it, it must be pending or processing"):
         store.ask(Cancel(job_id))
 
@@ -533,7 +533,7 @@ def test_a_pending_job_is_cancelled_at_once() -> None:
 def test_a_running_job_is_cancelled_when_its_worker_says_so() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     assert store.ask(Cancel(job_id)).status == "processing"
     assert store.interrupts.is_cancelled(job_id)
     store.ask(Cancelled(job_id, 1))
@@ -545,7 +545,7 @@ def test_a_running_job_that_fails_or_is_given_back_after_a_cancel_is_cancelled()
     for message in (Fail, Release):
         store = Store()
         job_id = store.ask(Submit("email", max_retries=5)).id
-        store.ask(Claim(job_id))
+        store.claim(job_id)
         store.ask(Cancel(job_id))
         store.ask(message(job_id, 1, *["broken"] * (message is Fail)))
         assert store.ask(Get(job_id)).status == "cancelled"
@@ -554,7 +554,7 @@ def test_a_running_job_that_fails_or_is_given_back_after_a_cancel_is_cancelled()
 def test_a_running_job_that_ends_before_it_can_be_cancelled_is_completed() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Cancel(job_id))
     store.ask(Complete(job_id, 1, "done"))
     assert store.ask(Get(job_id)).status == "completed"
@@ -587,21 +587,21 @@ def test_recovery_hands_out_what_an_earlier_process_left(tmp_path: Path) -> None
     path = str(tmp_path / "jobs.db")
     before = Store(path)
     ids = [before.ask(EMAIL).id for _ in range(3)]
-    before.ask(Claim(ids[0]))
-    before.ask(Claim(ids[1]))
+    before.claim(ids[0])
+    before.claim(ids[1])
     before.ask(Complete(ids[1], 1, None))
     before.database.close()
     after = Store(path)
     assert after.recover() == 2
     assert after.delivered() == [ids[0], ids[2]]
-    assert after.ask(Claim(ids[0])).attempts == 2
+    assert after.claim(ids[0]).attempts == 2
     assert after.ask(EMAIL).id > max(ids)
 
 
 def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
     store = Store(on_crash="fail")
     job_id = store.ask(Submit("email", max_retries=9)).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.crash()
     assert store.ask(Get(job_id)).status == "failed"
 
@@ -609,7 +609,7 @@ def test_a_job_that_ran_at_a_crash_fails_where_jobs_run_at_most_once() -> None:
 def test_a_running_job_that_was_to_be_cancelled_is_not_run_again_after_a_crash() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
-    store.ask(Claim(job_id))
+    store.claim(job_id)
     store.ask(Cancel(job_id))
     store.crash()
     assert store.ask(Get(job_id)).status == "cancelled"
@@ -631,7 +631,7 @@ def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
     taken, most = [], 0
     while isinstance(run := store.channel.take(), Run):
         most = max(most, store.channel.immediate)
-        if store.ask(Claim(run.id)) is not None:
+        if store.claim(run.id) is not None:
             taken.append(run.id)
     assert taken == backlog
     assert most < PAGE + AGAIN
