@@ -52,6 +52,7 @@ class Store:
         backlog = Backlog(self.database, self.delayed, self.clock.steady)
         self.actor = JobStore(self.ledger, backlog, self.delayed, self.channel, Vitals(), ended=ended)
         inbox = self.actor.actor_inbox
+        inbox.collect = lambda: None  # type: ignore[method-assign]
         inbox.wait_for_ask = lambda seconds: bool(inbox.own)  # type: ignore[method-assign]  # noqa: ARG005
 
     def __del__(self) -> None:
@@ -59,7 +60,8 @@ class Store:
 
     def commit(self) -> bool:
         """Commit, or fail as SQLite would."""
-        has_written = self.database._inserts or self.database._connection.in_transaction
+        database = self.database
+        has_written = database._inserts or database._moves or database._connection.in_transaction
         if self.fail_writes is not None and has_written:
             raise failure(self.fail_writes)
         return Database.commit(self.database)
@@ -90,13 +92,20 @@ class Store:
         while isinstance(message := self.delayed.take(), Due):
             self.send(message)
 
-    def claim(self, job_id: str) -> Job | None:
+    def claim(self, job_id: str) -> Any:
         """Begin this job as the Worker does that takes it out of the channel; None if it is not there."""
-        self.delivered()
-        job = self.taken.pop(job_id, None)
+        job = self.take(job_id)
         if job is not None:
             self.send(Begin(job.id, job.attempts))
         return job
+
+    def take(self, job_id: str) -> Any:
+        """Take this job out of the channel, and tell nobody yet."""
+        self.let_due()
+        for run in self.channel.withdraw(lambda run: run.id == job_id):  # type: ignore[attr-defined]
+            assert isinstance(run, Run)
+            self.taken[job_id] = run.job
+        return self.taken.pop(job_id, None)
 
     def more_is_waiting(self, is_waiting: bool) -> None:
         """Put something into the mailbox, so that a batch stays open, or take it out."""

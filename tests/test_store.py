@@ -27,9 +27,9 @@ from actors.handlers import Handlers, handler, simulated
 from actors.lifecycle import Job, Status
 from actors.messages import (
     Await,
+    Begin,
     Cancel,
     Cancelled,
-    Claim,
     Complete,
     Fail,
     Get,
@@ -38,7 +38,6 @@ from actors.messages import (
     Progress,
     Release,
     Retry,
-    Run,
     Submit,
 )
 from actors.store.backlog import AGAIN, PAGE
@@ -76,14 +75,13 @@ def test_a_job_is_not_claimed_before_it_is_due_and_handed_out_again() -> None:
     store.ask(Retry(job_id))
     store.claim(job_id)
     store.now += timedelta(seconds=59.5)
-    store.ask(Fail(job_id, 1, "broken"))  # Due in a second; in the channel it is in half of one.
-    assert store.delivered() == [job_id]
+    store.ask(
+        Fail(job_id, 1, "broken")
+    )  # Due in a second; by the wait from before the cancel in half of one.
     store.now += timedelta(seconds=0.5)
-    assert store.delivered() == [job_id]
-    assert store.claim(job_id) is None
     assert store.delivered() == []
+    assert store.claim(job_id) is None
     store.now += timedelta(seconds=0.5)
-    assert set(store.delivered()) == {job_id}
     assert store.claim(job_id).attempts == 2
 
 
@@ -273,42 +271,64 @@ def test_an_outcome_that_could_not_be_stored_is_kept_and_stored_when_there_is_ro
     assert caplog.text.count("there is disk space again") == 1
 
 
-def test_a_claim_waits_while_the_disk_is_full() -> None:
+def test_a_beginning_waits_while_the_disk_is_full() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     store.fail_writes = sqlite3.SQLITE_FULL
-    claim = store.send(Claim(job_id))
+    assert store.claim(job_id) is not None
     store.resume()
-    assert not is_answered(claim)
+    assert store.ask(Get(job_id)).status == "pending"
     store.fail_writes = None
     store.resume()
-    assert claim.get(timeout=0).status == "processing"
+    assert store.ask(Get(job_id)).status == "processing"
 
 
-def test_a_claim_that_waits_for_the_disk_is_answered_when_the_service_stops() -> None:
+def test_an_outcome_tells_of_a_beginning_that_could_not_be_stored() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
     store.fail_writes = sqlite3.SQLITE_FULL
-    claim = store.send(Claim(job_id))
-    store.drain()
-    assert claim.get(timeout=0) is None
+    assert store.claim(job_id) is not None
+    store.actor._kept.take_all()
+    store.fail_writes = None
+    store.send(Complete(job_id, 1, 7))
+    assert store.ask(Get(job_id)).result == 7
 
 
-def test_a_stop_on_a_full_disk_answers_the_claim_says_what_was_lost_and_closes(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_nothing_is_sent_to_the_workers_while_the_disk_is_full() -> None:
+    store = Store(workers=1)
+    first, second = store.ask(EMAIL).id, store.ask(EMAIL).id
+    store.claim(first)
+    store.fail_writes = sqlite3.SQLITE_FULL
+    store.send(Complete(first, 1, None))
+    store.resume()
+    assert store.delivered() == []
+    store.fail_writes = None
+    store.resume()
+    assert store.delivered() == [second]
+
+
+def test_a_stop_on_a_full_disk_says_what_was_lost_and_closes(caplog: pytest.LogCaptureFixture) -> None:
     ended: list[bool] = []
     store = Store(ended=lambda *, is_broken: ended.append(is_broken))
-    job_id, other_id = store.ask(EMAIL).id, store.ask(EMAIL).id
+    job_id, _other = store.ask(EMAIL).id, store.ask(EMAIL).id
     store.claim(job_id)
     store.fail_writes = sqlite3.SQLITE_FULL
     store.send(Complete(job_id, 1, None))
-    claim = store.send(Claim(other_id))
     store.drain()
-    assert claim.get(timeout=0) is None
     store.actor.on_stop()
     assert "not stored before the end" in caplog.text
     assert ended == [False]
+
+
+def test_what_a_drain_takes_back_on_a_full_disk_is_given_back_when_there_is_room() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.fail_writes = sqlite3.SQLITE_FULL
+    store.drain()
+    assert job_id in store.ledger._runs.reserved
+    store.fail_writes = None
+    store.resume()
+    assert job_id not in store.ledger._runs.reserved
 
 
 def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -> None:
@@ -320,8 +340,8 @@ def test_a_start_on_a_full_disk_recovers_what_was_running_when_there_is_room() -
     store.fail_writes = sqlite3.SQLITE_FULL
     assert store.recover() == 1
     store.fail_writes = None
-    assert store.claim(waiting).attempts == 1
     store.resume()
+    assert store.claim(waiting).attempts == 2
     assert store.claim(running).attempts == 2
     assert store.ask(Get(waiting)).status == "processing"
 
@@ -358,7 +378,6 @@ def test_a_broken_disk_stops_the_store_which_answers_everyone_and_stores_nothing
             store.ask(late)
     with pytest.raises(StorageFailed):
         waiting.get(timeout=0)
-    assert store.claim(job_id) is None
     store.actor.on_stop()
     assert ended == [True]
 
@@ -371,21 +390,6 @@ def test_a_recovery_on_a_broken_disk_is_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(code)))
     with pytest.raises(StorageFailed, match=f"the database is broken; .*: error {code}"):
         store.recover()
-
-
-def test_what_waits_for_room_is_answered_when_the_disk_breaks_instead(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = Store()
-    jobs = [store.ask(EMAIL) for _ in range(3)]
-    store.fail_writes = sqlite3.SQLITE_FULL
-    claims = [store.send(Claim(job.id)) for job in jobs]
-    assert not any(map(is_answered, claims))
-    monkeypatch.setattr(store.database, "update", Mock(side_effect=failure(sqlite3.SQLITE_IOERR)))
-    store.resume()
-    assert [claim.get(timeout=0) for claim in claims] == [None, None, None]
-    with pytest.raises(StorageFailed):
-        store.ask(EMAIL)
 
 
 def test_a_question_that_cannot_be_asked_fails_alone() -> None:
@@ -403,17 +407,18 @@ def test_an_outcome_that_comes_too_late_is_dropped_and_logged(caplog: pytest.Log
     assert store.ask(Get(job_id)).status == "pending"
 
 
-def test_a_claim_that_was_rolled_back_can_be_made_again() -> None:
+def test_a_beginning_that_was_rolled_back_is_told_again() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
+    job = store.take(job_id)
     store.more_is_waiting(True)
-    claim = store.send(Claim(job_id))
+    store.send(Begin(job_id, 1))
     store.send(Progress(job_id, 0.5))
     store.actor._roll_back(failure(sqlite3.SQLITE_FULL))
     store.more_is_waiting(False)
     assert store.ask(Get(job_id)).status == "pending"
     store.resume()
-    assert claim.get(timeout=0).attempts == 1
+    assert store.ask(Get(job_id)).attempts == job.attempts == 1
 
 
 def test_a_message_that_it_does_not_know_is_refused() -> None:
@@ -616,23 +621,27 @@ def test_a_running_job_that_was_to_be_cancelled_is_not_run_again_after_a_crash()
 
 
 def test_a_long_backlog_is_handed_out_in_order_and_a_part_at_a_time() -> None:
-    store = Store(capacity=10_000)
+    store = Store(capacity=10_000, workers=1)
     store.more_is_waiting(True)
     ids = [store.send(EMAIL) for _ in range(3 * PAGE)]
     store.more_is_waiting(False)
     store.ask(Ping())
     backlog = [reply.get(timeout=0).id for reply in ids]
-    store.delivered()
+    store.forget()
+    store.database.life.reserved.clear()
     store.recover()
-    assert store.channel.immediate == PAGE
+    line = store.actor._backlog._line
+    assert len(line) == PAGE - 1
     backlog.append(store.ask(EMAIL).id)
     store.ask(Cancel(backlog[10]))
     store.ask(Retry(backlog[10]))
     taken, most = [], 0
-    while isinstance(run := store.channel.take(), Run):
-        most = max(most, store.channel.immediate)
-        if store.claim(run.id) is not None:
-            taken.append(run.id)
+    while delivered := store.delivered():
+        most = max(most, len(line))
+        (job_id,) = delivered
+        taken.append(job_id)
+        store.claim(job_id)
+        store.ask(Complete(job_id, 1, None))
     assert taken == backlog
     assert most < PAGE + AGAIN
 
@@ -660,9 +669,10 @@ class Histories(RuleBasedStateMachine):
 
     def does(self, message: Any) -> bool:
         try:
-            return self.store.ask(message) is not None or not isinstance(message, Claim)
+            self.store.ask(message)
         except GoferError:
             return False
+        return True
 
     def pick(self, number: int) -> tuple[str, Model]:
         job_id = sorted(self.model)[number % len(self.model)] if self.model else "0" * 16
@@ -713,7 +723,7 @@ class Histories(RuleBasedStateMachine):
     def claim(self, number: int) -> None:
         job_id, job = self.pick(number)
         is_legal = job.status is Status.PENDING and job.due <= self.store.seconds()
-        assert self.does(Claim(job_id)) is is_legal
+        assert (self.store.claim(job_id) is not None) is is_legal
         if is_legal:
             self.model[job_id] = job._replace(status=Status.PROCESSING, attempts=job.attempts + 1, due=0)
 
@@ -765,17 +775,30 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         # Never twice under a job: what becomes of suspects has tests of its own.
-        cut_off = any(job.status is Status.PROCESSING and job.crashes for job in self.model.values())
+        reserved = set(self.store.ledger._runs.reserved)
+        hit = {
+            job_id: job
+            for job_id, job in self.model.items()
+            if job.status is Status.PROCESSING or job_id in reserved
+        }
+        cut_off = any(job.crashes for job in hit.values())
         self.store.crash(cut_off=cut_off)
-        for job_id, job in self.model.items():
-            if job.status is Status.PROCESSING:
-                self.store.interrupts.forget(job_id)
-                self.model[job_id] = job._replace(
-                    status=Status.CANCELLED if job.is_unwanted else Status.PENDING,
-                    is_unwanted=False,
-                    crashes=job.crashes + (not cut_off),
-                    interruptions=job.interruptions + 1,
-                )
+        for job_id, job in hit.items():
+            self.store.interrupts.forget(job_id)
+            self.model[job_id] = job._replace(
+                status=Status.CANCELLED if job.is_unwanted else Status.PENDING,
+                attempts=job.attempts + (job_id in reserved),
+                is_unwanted=False,
+                crashes=job.crashes + (not cut_off),
+                interruptions=job.interruptions + 1,
+                due=0,
+            )
+
+    @invariant()
+    def what_is_reserved_is_pending_and_due(self) -> None:
+        for job_id in self.store.ledger._runs.reserved:
+            assert self.model[job_id].status is Status.PENDING
+            assert self.model[job_id].due <= self.store.seconds()
 
     @invariant()
     def the_store_agrees(self) -> None:

@@ -157,6 +157,11 @@ class Channel:
         with self.lock:
             self._is_open = False
 
+    def holds(self, is_wanted: Callable[[Message], bool]) -> bool:
+        """Tell whether such a message is still queued, without a delay."""
+        with self.lock:
+            return any(is_wanted(message) for _, message in self._immediate)
+
     def withdraw(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
         """Take these messages back, as far as nobody has taken them, and return them."""
         with self.lock:

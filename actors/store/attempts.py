@@ -7,7 +7,7 @@ from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import ALONE, SUSPECT, Job, Status
-from actors.messages import Begin, Complete, Due, Fail, ListJobs, Outcome, Release, Run
+from actors.messages import Begin, Complete, Due, Fail, ListJobs, Message, Outcome, Release, Run
 from actors.messaging import Channel
 from actors.settings import Settings
 from actors.store.backlog import Backlog
@@ -44,7 +44,7 @@ class Attempts:
         self.runs = Runs()
         self.suspicion = Suspicion()
         #: Those that were taken back out of the channel since the last commit.
-        self._taken_back: dict[str, Run] = {}
+        self._taken_back: dict[str, Message] = {}
         #: Types without a handler, of which jobs are pending: they wait for a start with one.
         self.unhandled: frozenset[str] = frozenset()
 
@@ -131,7 +131,7 @@ class Attempts:
         """Take a reserved job back out of the channel; if it is not there, it has begun."""
         if job_id not in self.runs.reserved:
             return
-        self._withdraw(lambda run: run.id == job_id)
+        self._withdraw(lambda message: _id(message) == job_id)
         if job_id in self._taken_back:
             self.runs.unreserve(job_id)
         else:
@@ -143,10 +143,9 @@ class Attempts:
         for job_id in self._taken_back.keys() & self.runs.reserved.keys():
             self.runs.unreserve(job_id)
 
-    def _withdraw(self, is_wanted: Callable[[Run], bool]) -> None:
-        for run in self._channel.withdraw(lambda message: isinstance(message, Run) and is_wanted(message)):
-            assert isinstance(run, Run)
-            self._taken_back[run.id] = run
+    def _withdraw(self, is_wanted: Callable[[Message], bool]) -> None:
+        for run in self._channel.withdraw(is_wanted):
+            self._taken_back[_id(run)] = run
 
     # How it begins and ends.
 
@@ -181,7 +180,8 @@ class Attempts:
         if run := self.runs.begun.get(outcome.id):
             return run
         reserved = self.runs.reserved.get(outcome.id)
-        if reserved is not None and reserved.job.attempts + 1 == outcome.attempt:
+        is_told_late = reserved is not None and reserved.job.attempts + 1 == outcome.attempt
+        if is_told_late and not self._channel.holds(lambda message: _id(message) == outcome.id):
             return self._begin(outcome.id)  # What told of it could not be stored.
         job, past = self._database.existing(outcome.id)
         return Running(job, job.payload_size, past)
@@ -224,3 +224,8 @@ class Attempts:
             for run in self._taken_back.values():
                 self._channel.send(run)
             self._taken_back.clear()
+
+
+def _id(message: Message) -> str:
+    assert isinstance(message, Run)
+    return message.id

@@ -196,7 +196,7 @@ class JobStore(Actor):
                 self._ledger.reserve(self._backlog)
             changes = self._ledger.commit()
         except Exception as error:  # noqa: BLE001 - out of memory is not an error of SQLite's
-            self._roll_back(error)
+            self._roll_back(error, has_reserved=self._reserves)
             return
         batch, self._batch = self._batch, Batch()
         if changes.wrote and self._is_disk_full():
@@ -209,8 +209,8 @@ class JobStore(Actor):
         finally:
             give(batch.entries)
 
-    def _roll_back(self, error: BaseException) -> None:
-        """Undo the open transaction, and see to each message in it."""
+    def _roll_back(self, error: BaseException, *, has_reserved: bool = False) -> None:
+        """Undo the open transaction, and see to each message in it; the error may be of a reservation."""
         batch, self._batch = self._batch, Batch()
         try:
             self._ledger.rollback()
@@ -224,13 +224,13 @@ class JobStore(Actor):
         if not self._is_disk_full():
             self._log.error("nothing of this batch was stored", error=repr(error))
         self._vitals.full_at = time.monotonic() if faults.is_disk_full(error) else None
-        self._handle_again(batch, error)
+        self._handle_again(batch, error, is_its_own=len(batch.entries) == 1 and not has_reserved)
 
-    def _handle_again(self, batch: Batch, error: BaseException) -> None:
+    def _handle_again(self, batch: Batch, error: BaseException, *, is_its_own: bool) -> None:
         """Handle each message of a batch that failed alone, and at last reserve jobs."""
         reserved, self._reserves = self._reserves, False
         for entry in batch.entries:
-            is_judged = len(batch.entries) == 1 or (self._is_disk_full() and self._writes(entry))
+            is_judged = is_its_own or (self._is_disk_full() and self._writes(entry))
             if is_judged or self._failure is not None:
                 self._judge(entry, error)
             else:
