@@ -1,10 +1,12 @@
 """What the benchmarks over HTTP compare Gofer with, and the handlers that they give it."""
 
 import json
+import os
 import queue
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -46,8 +48,15 @@ def echo(payload: Any) -> Any:
     return payload
 
 
+def mark(sent: int) -> None:
+    """Write down how long ago the job was sent, in nanoseconds."""
+    took = time.monotonic_ns() - sent
+    with Path(os.environ["BENCHMARK_MARKS"]).open("a") as marks:
+        marks.write(f"{took}\n")
+
+
 #: For GOFER_HANDLERS.
-handlers = {"echo": echo}
+handlers = {"echo": echo, "long": time.sleep, "mark": mark}
 
 
 class Naive:
