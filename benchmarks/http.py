@@ -133,7 +133,8 @@ def wait_until_done(url: str) -> None:
 
 def finished_after(url: str, then: datetime) -> int:
     """Return how many jobs were finished after that, looking at the newest first."""
-    number, after = 0, {}
+    number = 0
+    after: dict[str, str] = {}
     while page := httpx.get(url, params={"order": "newest", "limit": 1000, **after}).json():
         late = sum(datetime.fromisoformat(job["finished_at"]) > then for job in page)
         if not late:

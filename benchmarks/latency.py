@@ -1,4 +1,4 @@
-"""How long an idle service takes from a POST to the first line of the job's handler, beside an empty responder.
+"""How long an idle service takes from a POST to the first line of its handler, beside an empty responder.
 
 Run it from the top of the checkout:
 

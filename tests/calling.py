@@ -39,7 +39,7 @@ class Store:
         self.fail_writes: int | None = None
         self.database.commit = self.commit  # type: ignore[method-assign]
         #: Where the JobStore waits for what is delayed, and where Workers would receive.
-        self.delayed = Channel(monotonic=self.seconds, wall=lambda: (self.now + self.jumped).timestamp())
+        self.delayed = Channel(monotonic=self.seconds, wall=self.wall)
         self.channel = Channel(monotonic=self.seconds)
         #: Jobs that were taken out of the channel.
         self.taken: dict[str, Job] = {}
@@ -68,6 +68,9 @@ class Store:
 
     def seconds(self) -> float:
         return self.now.timestamp()
+
+    def wall(self) -> float:
+        return (self.now + self.jumped).timestamp()
 
     def send(self, message: Any) -> Reply[Any]:
         """Handle the message as pykka's loop would, and return the reply that its asker holds."""

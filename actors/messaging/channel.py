@@ -42,7 +42,7 @@ JUMP: Final = 1.0
 class Channel:
     """The buffered channel: each message in it goes to exactly one of the mailboxes that receive.
 
-    It has no bound of its own: the JobStore sends no more jobs than there is room for, so `send` never blocks.
+    It has no bound of its own: the JobStore sends no more than there is room for, so `send` never blocks.
     """
 
     def __init__(

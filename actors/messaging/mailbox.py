@@ -141,7 +141,7 @@ class Mailbox:
                 self.own.append(Delivery(message))
 
     def wait_for_ask(self, seconds: float) -> bool:
-        """Wait until somebody asks, for at most `seconds`; return whether there is a message, told or asked."""
+        """Wait until somebody asks, for at most `seconds`; return whether there is any message."""
         self._is_patient = True
         try:
             return self._channel.wait(self.own, seconds)

@@ -1,12 +1,11 @@
 """The attempts: which jobs are reserved for the Workers, and how a job goes on after each end."""
 
 from collections.abc import Callable
-from datetime import datetime
 
 from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
-from actors.lifecycle import ALONE, SUSPECT, Job, Status
+from actors.lifecycle import SUSPECT, Job, Status
 from actors.messages import Begin, Complete, Due, Fail, ListJobs, Message, Outcome, Release, Run
 from actors.messaging import Channel
 from actors.settings import Settings
@@ -22,7 +21,7 @@ from actors.store.suspicion import Suspicion, Turn
 class Attempts:
     """Begins and ends attempts in the open transaction. Its methods raise sqlite3.Error."""
 
-    def __init__(  # noqa: PLR0913 - what it works with
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
         database: Database,
         moves: Moves,
@@ -81,7 +80,11 @@ class Attempts:
 
     def _runnable(self, due: Due) -> tuple[Job, Past] | None:
         """Return the job, if it is one to run now."""
-        found = None if due.id in self.runs else self._database.find(due.id)
+        try:
+            found = None if due.id in self.runs else self._database.find(due.id)
+        except (ValueError, OverflowError) as error:
+            log.logger("JobStore").error("a job cannot be read, and waits", job=due.id, error=repr(error))
+            return None
         if found is None or found[0].status is not Status.PENDING:
             return None
         job = found[0]

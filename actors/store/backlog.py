@@ -68,17 +68,17 @@ class Backlog:
             self._start_again()
         for job in jobs:
             if job.run_at is None and not self._is_past_a_mark(job):
-                self._append(job)
+                self._append(Due(job.id, job.type))
         while self._immediate is not None and len(self._line) < AGAIN:
             page = self._database.immediate(after=self._immediate, limit=PAGE)
             self._immediate = page[-1].id if len(page) == PAGE else None
-            for job in page:
-                self._append(job)
+            for due in page:
+                self._append(due)
         while self._delayed is not None and self._waiting.delayed < AGAIN:
             page = self._database.delayed(after=self._delayed, limit=PAGE)
             self._delayed = _mark(page[-1]) if len(page) == PAGE else None
-            for job in page:
-                self._wait_for(job)
+            for due in page:
+                self._wait_for(due)
 
     def commit(self, changes: Changes) -> None:
         """Note that all is durable; time the delayed ones of the jobs that have become pending.
@@ -93,7 +93,7 @@ class Backlog:
         self._durable = self._immediate, self._delayed
         for job in changes.runnable:
             if job.run_at is not None and not self._is_past_a_mark(job):
-                self._wait_for(job)
+                self._wait_for(Due(job.id, job.type, job.run_at))
 
     def rollback(self) -> None:
         """Undo all since the last commit, but what was put."""
@@ -114,15 +114,15 @@ class Backlog:
             return self._immediate is not None and job.id > self._immediate
         return self._delayed is not None and _mark(job) > self._delayed
 
-    def _append(self, job: Job) -> None:
-        self._line.append(Due(job.id, job.type))
+    def _append(self, due: Due) -> None:
+        self._line.append(due)
         self._added += 1
 
-    def _wait_for(self, job: Job) -> None:
-        assert job.run_at is not None
-        wait = (job.run_at - self._now()).total_seconds()
-        self._waiting.send(Due(job.id, job.type, job.run_at), wait, job.run_at.timestamp())
+    def _wait_for(self, due: Due) -> None:
+        assert due.run_at is not None
+        wait = (due.run_at - self._now()).total_seconds()
+        self._waiting.send(due, wait, due.run_at.timestamp())
 
 
-def _mark(job: Job) -> tuple[datetime, str]:
+def _mark(job: Job | Due) -> tuple[datetime, str]:
     return job.run_at or LONG_AGO, job.id

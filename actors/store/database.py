@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actors.errors import JobNotFound, OutcomeInDoubt
 from actors.lifecycle import FIRST_ID, Job
-from actors.messages import ListJobs
+from actors.messages import Due, ListJobs
 from actors.settings import IN_MEMORY
 from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
@@ -25,6 +25,7 @@ from actors.store.rows import (
     INSERTED,
     MOVED,
     NO_ROW,
+    due_of,
     from_time,
     inserted,
     job_of,
@@ -187,15 +188,15 @@ class Database:
             raise JobNotFound(f"`after` is {query.after!r}, which is not the id of a job")
         return map(job_of, self._read(*listed(query, after)))
 
-    def immediate(self, *, after: str, limit: int) -> list[Job]:
-        """Return pending jobs without a `run_at`, by id, without payload."""
-        return [job_of(row) for row in self._read(IMMEDIATE, (rowid(after), limit))]
+    def immediate(self, *, after: str, limit: int) -> list[Due]:
+        """Return pending jobs without a `run_at`, by id."""
+        return [due_of(row) for row in self._read(IMMEDIATE, (rowid(after), limit))]
 
-    def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Job]:
-        """Return pending jobs with a `run_at`, by that and id, without payload."""
+    def delayed(self, *, after: tuple[datetime, str], limit: int) -> list[Due]:
+        """Return pending jobs with a `run_at`, by that and id."""
         run_at, job_id = after
         values = {"run_at": from_time(run_at), "id": rowid(job_id), "limit": limit}
-        return [job_of(row) for row in self._read(DELAYED, values)]
+        return [due_of(row) for row in self._read(DELAYED, values)]
 
     def set_back(self, seconds: float) -> None:
         """Move the `run_at` of all pending jobs back, as the wall clock was; this reads all of them."""

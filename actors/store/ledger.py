@@ -46,7 +46,7 @@ class Ledger:
     raise sqlite3.Error if the database fails.
     """
 
-    def __init__(  # noqa: PLR0913 - what it works with
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
         database: Database,
         interrupts: Interrupts,
@@ -221,7 +221,7 @@ class Ledger:
         return changes
 
     def _reserved(self) -> dict[str, bool]:
-        """Return all that the next process has to know of: from the last one, as long as not recovered, too."""
+        """Return what the next process has to know of; also from the last one, until that is recovered."""
         earlier = {} if self.changes.is_recovered else self._database.life.reserved
         return earlier | {job_id: run.is_certain for job_id, run in self._runs.reserved.items()}
 

@@ -22,13 +22,14 @@ WHOLE: Final = (
 )
 IS_DELAYED: Final = "(run_at IS NOT NULL)"
 BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
+#: What makes a Due, in this order: what is wrong elsewhere in a row stops no page.
+LINE: Final = "SELECT id, type, run_at FROM jobs INDEXED BY"
 BY_TYPE: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_type WHERE"
 #: Pending jobs without a `run_at`, by id: after which one, and how many.
-IMMEDIATE: Final = f"{BY_STATUS} status = 'pending' AND {IS_DELAYED} = 0 AND id > ? ORDER BY id LIMIT ?"
-BY_RUN_AT: Final = (
-    f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_run_at"
-    " WHERE status = 'pending' AND run_at IS NOT NULL AND"
+IMMEDIATE: Final = (
+    f"{LINE} jobs_by_status WHERE status = 'pending' AND {IS_DELAYED} = 0 AND id > ? ORDER BY id LIMIT ?"
 )
+BY_RUN_AT: Final = f"{LINE} jobs_by_run_at WHERE status = 'pending' AND run_at IS NOT NULL AND"
 #: Pending jobs with a `run_at`, by that and id: after which, and how many. To compare both at once would
 #: read all that are due at the same time.
 DELAYED: Final = (

@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec import UNSET, Raw
 
 from actors.lifecycle import ID, Job, Status
+from actors.messages import Due
 
 #: The rowid of a text that is not an id.
 NO_ROW: Final = -1
@@ -39,6 +40,11 @@ def job_of(row: Sequence[Any]) -> Job:
         raw_payload=UNSET if payload is None else Raw(payload),
         raw_result=UNSET if result is None else Raw(result),
     )
+
+
+def due_of(row: Sequence[Any]) -> Due:
+    """Return what says that the job in a row of LINE may run."""
+    return Due(f"{row[0]:016x}", row[1], to_time(row[2]))
 
 
 def kept(job: Job) -> int:
