@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from actors.lifecycle import CONVICTED
+from actors.store.reservations import MOST_EACH
 from tests.recording import drain, recording
 from tests.records import TYPE, Execution, Stored, executions, overlaps, stored
 from tests.service import PATIENCE, Service, eventually
@@ -106,6 +107,7 @@ class Report(NamedTuple):
     acknowledged: int
     jobs: int
     runs: int
+    attempts: int
     #: Jobs that ran more than once.
     repeated: int
     #: Jobs that failed because they ran at so many kills in a row.
@@ -172,6 +174,7 @@ def judged(folder: Path, clients: Clients, kills: list[Kill]) -> Report:
         "never run": [job for job in jobs if job.number not in by_number],
         "run without being stored": list(by_number.keys() - {job.number for job in jobs}),
         "run more often than claimed": [job for job in jobs if len(by_number[job.number]) > job.attempts],
+        "more attempts than runs and reservations": more_attempts(jobs, len(runs), len(kills)),
         "run again without a kill": list(unexplained(by_number, kills)),
         "run by two processes at once": list(overlaps(runs)),
         "refused": list(clients.refusals),
@@ -181,6 +184,7 @@ def judged(folder: Path, clients: Clients, kills: list[Kill]) -> Report:
         acknowledged=len(clients.acknowledged),
         jobs=len(jobs),
         runs=len(runs),
+        attempts=sum(job.attempts for job in jobs),
         repeated=sum(len(again) > 1 for again in by_number.values()),
         given_up=len(given_up),
         recoveries=sorted(recoveries(by_number, kills)),
@@ -192,6 +196,12 @@ def is_given_up(job: Stored) -> bool:
     """Tell whether the job was taken to be the cause of the crashes; jobs this short seldom are."""
     error = f"the process crashed during each of {CONVICTED} attempts"
     return job.status == "failed" and (job.last_error or "").startswith(error)
+
+
+def more_attempts(jobs: list[Stored], runs: int, kills: int) -> list[int]:
+    """Return how many attempts were counted beyond the runs, if more than could be reserved at the kills."""
+    excess = sum(job.attempts for job in jobs) - runs
+    return [excess] if excess > kills * MOST_EACH * WORKERS else []
 
 
 def unexplained(runs: dict[int, list[Execution]], kills: list[Kill]) -> Iterator[Execution]:
@@ -225,7 +235,8 @@ def told(report: Report) -> Iterator[str]:
     """Yield what was seen, in lines."""
     again = report.recoveries
     yield f"{report.sent} sent, {report.acknowledged} acknowledged, {report.jobs} stored"
-    yield f"{report.runs} runs; {report.repeated} jobs ran more than once, {report.given_up} were given up"
+    yield f"{report.runs} runs, {report.attempts} attempts counted"
+    yield f"{report.repeated} jobs ran more than once, {report.given_up} were given up"
     if again:
         yield f"{len(again)} interrupted jobs ran again after so many seconds:"
         yield f"p50 {statistics.median(again):.2f}, p99 {p99(again):.2f}, longest {again[-1]:.2f}"
