@@ -44,6 +44,8 @@ class Attempts:
         self.suspicion = Suspicion()
         #: Those that were taken back out of the channel since the last commit.
         self._taken_back: dict[str, Message] = {}
+        #: For about how long the Workers have jobs to go on with, as of the last commit.
+        self.seconds_ahead = 0.0
         #: Types without a handler, of which jobs are pending: they wait for a start with one.
         self.unhandled: frozenset[str] = frozenset()
 
@@ -51,11 +53,15 @@ class Attempts:
 
     def reserve(self, backlog: Backlog) -> None:
         """Reserve the jobs that are next in the line, as many as there is room for."""
+        room = Room(self.runs, self._pace, self._workers, is_cautious=self._is_cautious)
+        self._fill(room, backlog)
+        self.seconds_ahead = room.seconds_ahead
+
+    def _fill(self, room: Room, backlog: Backlog) -> None:
         if alone := self._alone():
             if not len(self.runs):
                 self._reserve(*alone, is_certain=True)
             return
-        room = Room(self.runs, self._pace, self._workers, is_cautious=self._is_cautious)
         crashes = [run.past.crashes for run in self.runs]
         while (due := backlog.first()) is not None and room.admits(due.type):
             backlog.take()
@@ -71,7 +77,7 @@ class Attempts:
                 return
             else:
                 self._reserve(job, past, is_certain=is_certain)
-                room.fill(job.type, job.payload_size)
+                room.fill(job, is_certain=is_certain)
                 crashes.append(past.crashes)
 
     def _reserve(self, job: Job, past: Past, *, is_certain: bool) -> None:
@@ -122,12 +128,6 @@ class Attempts:
             if not list(self._database.page(query)):
                 self.unhandled -= {job.type}
 
-    @property
-    def seconds_ahead(self) -> float:
-        """For about how long the Workers have jobs to go on with; slow ones have nothing behind them."""
-        seconds = sum(self._pace.seconds(run.job.type) or 0 for run in self.runs.reserved.values())
-        return seconds / self._workers
-
     # What is taken back.
 
     def take_back(self, job_id: str) -> None:
@@ -162,7 +162,7 @@ class Attempts:
         run = self.runs.unreserve(job_id)
         claimed = lifecycle.claimed(run.job, self._moves.look())
         self._moves.write(run.job, claimed, run.past, payload=run.payload)
-        begun = run._replace(job=claimed)
+        begun = Running(claimed, run.payload, run.past)
         self.runs.begin(begun)
         return begun
 
@@ -171,7 +171,8 @@ class Attempts:
         run = self._run(outcome)
         after = self._after(run, outcome)
         # A run that gave way has shown nothing of what it would have done.
-        past = run.past if isinstance(outcome, Release) else run.past._replace(crashes=0)
+        is_shown = run.past.crashes and not isinstance(outcome, Release)
+        past = run.past._replace(crashes=0) if is_shown else run.past
         self._moves.write(run.job, after, past, payload=run.payload)
         if isinstance(outcome, Fail) and after.status is Status.PENDING:
             self._moves.changes.backed_off.append(after)

@@ -52,6 +52,8 @@ class Batch(msgspec.Struct):
     #: Whether an asker waits for the commit; what was only told can wait a little.
     is_awaited: bool = False
     has_lingered: bool = False
+    #: How many jobs had finished when the answers for who waits for them were last taken.
+    finished: int = 0
 
     def add(self, entry: Entry) -> None:
         """Note that a message was handled."""

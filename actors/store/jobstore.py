@@ -129,7 +129,7 @@ class JobStore(Actor):
             return
         try:
             is_answered = self._answer(entry)
-            if self._ledger.changes.finished:
+            if len(self._ledger.changes.finished) > self._batch.finished:
                 self._answer_awaits()
         except GoferError as refusal:
             # Its traceback holds this frame, and so the entry: a circle, with a payload in it.
@@ -163,7 +163,9 @@ class JobStore(Actor):
 
     def _answer_awaits(self) -> None:
         """Take the answer for those that wait for a job while it is there: it may be retried or deleted."""
-        for job in self._ledger.changes.finished:
+        finished = self._ledger.changes.finished
+        first, self._batch.finished = self._batch.finished, len(finished)
+        for job in finished[first:]:
             if job.id in self._awaits:
                 answer = self._ledger.get(job.id)
                 if answer.status not in FINISHED:

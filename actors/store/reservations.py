@@ -14,6 +14,7 @@ of which such doubt is common. A job that a process has ended with before waits 
 
 from typing import Final
 
+from actors.lifecycle import Job
 from actors.store.database import Past
 from actors.store.pace import Pace
 from actors.store.runs import Runs
@@ -34,31 +35,36 @@ class Room:
     def __init__(self, runs: Runs, pace: Pace, workers: int, *, is_cautious: bool) -> None:
         """Look at what is there; who `is_cautious` has nothing lie ahead of the Workers."""
         self._pace = pace
+        self._workers = workers
         self._is_cautious = is_cautious
         #: Workers that have nothing to do.
         self.idle = workers - len(runs)
         self._jobs = min(MOST_EACH * workers, MOST) - len(runs.reserved)
-        self._seconds = SPAN * workers - sum(
-            pace.seconds(run.job.type) or 0 for run in runs.reserved.values()
-        )
+        ahead = [run.job.type for run in runs.reserved.values() if not run.is_certain]
+        self._seconds = sum(pace.seconds(job_type) or 0.0 for job_type in ahead)
         self._bytes = MOST_BYTES - sum(run.payload for run in runs.reserved.values())
+
+    @property
+    def seconds_ahead(self) -> float:
+        """For about how long the Workers have jobs to go on with; of slow ones none lies ahead."""
+        return self._seconds / self._workers
 
     def admits(self, job_type: str) -> bool:
         """Tell whether a job of this type may be reserved, if it has nothing behind it."""
         return self.idle > 0 or (
-            self._is_quick(job_type) and self._jobs > 0 and self._seconds > 0 and self._bytes > 0
+            self._is_quick(job_type) and self._jobs > 0 and self.seconds_ahead < SPAN and self._bytes > 0
         )
 
     def is_certain(self, job_type: str, past: Past) -> bool:
         """Tell whether a job is to count as begun when it is reserved."""
         return past.interruptions > 0 or not self._is_quick(job_type)
 
-    def fill(self, job_type: str, size: int) -> None:
-        """Note that a job with so many bytes of payload was reserved."""
+    def fill(self, job: Job, *, is_certain: bool) -> None:
+        """Note that a job was reserved."""
         self.idle -= 1
         self._jobs -= 1
-        self._seconds -= self._pace.seconds(job_type) or 0
-        self._bytes -= size
+        self._seconds += 0.0 if is_certain else self._pace.seconds(job.type) or 0.0
+        self._bytes -= job.payload_size
 
     def _is_quick(self, job_type: str) -> bool:
         seconds = self._pace.seconds(job_type)
