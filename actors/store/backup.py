@@ -10,7 +10,6 @@ is a whole copy, or nothing.
 import contextlib
 import fcntl
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +115,11 @@ def _state(source: Path, log: Path) -> tuple[object, ...]:
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as file, target.open("wb") as copy:
         target.chmod(0o600)
-        shutil.copyfileobj(file, copy, CHUNK)
+        while chunk := file.read(CHUNK):
+            copy.write(chunk)
+            copy.flush()
+            # What piles up in the page cache would hold up a commit of the service for as long as it takes.
+            os.fsync(copy.fileno())
 
 
 def _recovered(partial: Path) -> int:
