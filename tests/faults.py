@@ -7,23 +7,28 @@ fault that kept anything from being stored is in the log. A write without room (
 any other fault, and that of an fdatasync whatever it says, ends the JobStore, as nobody knows what is on the
 disk then.
 
+The same with errors that no system call brings, such as a lack of memory: in one statement of SQL after the
+other, and in the handling of one message after the other. They harm nothing but what they hit.
+
     .venv/bin/python -m tests.faults                       # every fault there is: some minutes
     .venv/bin/python -m tests.faults --step 7 --state new  # every seventh, on a new file
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import logging.config
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +39,7 @@ from msgspec import Raw
 
 from actors import Await, GoferError, ListJobs, Settings, Submit, lifecycle, log, start
 from actors.store.database import Database
+from actors.store.ledger import Ledger
 from tests.storage import SUFFIXES, peek, report, run_to_the_end
 
 TOP: Final = Path(__file__).parent.parent
@@ -45,6 +51,14 @@ AWAIT_LIMIT: Final = 3.0
 #: SQLite uses no other calls to change its files, and fdatasync only to make them durable.
 CALLS: Final = ("pwrite64", "fdatasync", "ftruncate", "unlink", "openat", "fsync")
 ERRORS: Final = ("EIO", "ENOSPC")
+#: What fails without a system call, and of what.
+STEPS: Final = ("statement", "message")
+CAUSES: Final[Mapping[str, Callable[[], Exception]]] = {
+    "NOMEM": lambda: _sqlite_error(sqlite3.SQLITE_NOMEM),
+    "CONSTRAINT": lambda: _sqlite_error(sqlite3.SQLITE_CONSTRAINT),
+    "MemoryError": MemoryError,
+    "ValueError": lambda: ValueError("a bug"),
+}
 #: On what the program starts: no file, one that was closed, one that was left by a crash.
 STATES: Final = ("new", "closed", "crashed")
 JOBS: Final = 3
@@ -97,9 +111,41 @@ class Run(NamedTuple):
 # The program.
 
 
-def work(database: str) -> None:
+def _sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("injected")
+    error.sqlite_errorcode = code
+    return error
+
+
+def _fail_at(step: str, cause: str, number: int) -> None:
+    """Let this statement or message fail: a statement before it is done, a message after it was handled."""
+    left = itertools.count(number, -1)
+
+    def failing(method: Callable[..., Any]) -> Callable[..., Any]:
+        def failed(*values: Any) -> Any:
+            is_to_fail = next(left) == 1
+            answer = None if is_to_fail and step == "statement" else method(*values)
+            if is_to_fail:
+                _say("injected")
+                error = CAUSES[cause]()
+                raise error
+            return answer
+
+        return failed
+
+    if step == "message":
+        Ledger.handle = failing(Ledger.handle)  # type: ignore[method-assign]
+        return
+    for name in ("_execute", "_read", "commit"):
+        setattr(Database, name, failing(getattr(Database, name)))
+
+
+def work(database: str, failing: str | None = None) -> None:
     """Submit jobs and wait for them, and say what the answers were."""
     logging.config.dictConfig(log.config("INFO"))
+    if failing is not None:
+        step, cause, number = failing.split(":")
+        _fail_at(step, cause, int(number))
     try:
         with start(Settings(database=database, workers=2, simulated_seconds=0)) as system:
             _say("started")
@@ -165,6 +211,8 @@ def prepare(state: str, database: Path) -> set[str]:
 
 def run(database: Path, fault: Fault) -> Run:
     """Run the program with the fault."""
+    if fault.call in STEPS:
+        return _run_in(fault, [sys.executable, "-m", "tests.faults", "--work-on", str(database)])
     trace = database.with_name("trace")
     files = [f"--trace-path={database}{suffix}" for suffix in SUFFIXES]
     inject = ["-e", f"trace={fault.call}", "-e", fault.expression]
@@ -181,6 +229,21 @@ def run(database: Path, fault: Fault) -> Run:
     return Run(done.returncode, done.stdout.splitlines(), done.stderr, hits)
 
 
+def _run_in(fault: Fault, program: list[str]) -> Run:
+    """Run the program, which lets itself fail."""
+    failing = f"{fault.call}:{fault.error}:{fault.number}"
+    done = subprocess.run(
+        [*program, "--failing", failing],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT,
+        check=False,
+    )
+    told = done.stdout.splitlines()
+    return Run(done.returncode, told, done.stderr, [line for line in told if line == "injected"])
+
+
 def check(fault: Fault) -> Run:
     """Run with the fault, and see that nothing which the program was told is false."""
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +257,7 @@ def check(fault: Fault) -> Run:
         assert silence <= ({"no answer to await"} if may_wait else set()), (fault, seen)
         for event in map(json.loads, seen.log.splitlines()):
             last_line = event.get("exception", "OperationalError").splitlines()[-1]
-            assert "OperationalError" in last_line, (fault, seen)
+            assert "OperationalError" in last_line or fault.call in STEPS, (fault, seen)
         if seen.refusals:
             assert seen.hits, (fault, seen)
             assert all(re.search(REASONS, refusal) for refusal in seen.refusals), (fault, seen)
@@ -243,18 +306,21 @@ def main() -> None:
     )
     parser.add_argument("--step", type=int, default=1, help="let only every so many-th call fail")
     parser.add_argument("--state", choices=STATES, action="append", help="on what to start (all of these)")
-    parser.add_argument("--call", choices=CALLS, action="append", help="what is to fail (all of these)")
+    parser.add_argument(
+        "--call", choices=(*CALLS, *STEPS), action="append", help="what is to fail (all of these)"
+    )
     parser.add_argument("--work-on", help=argparse.SUPPRESS)
+    parser.add_argument("--failing", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work_on:
-        work(options.work_on)
+        work(options.work_on, options.failing)
         return
     plans = [
         (state, call, error, goes_on)
         for state in options.state or STATES
-        for call in options.call or CALLS
-        for error in ERRORS
-        for goes_on in (False, True)
+        for call in options.call or (*CALLS, *STEPS)
+        for error in (CAUSES if call in STEPS else ERRORS)
+        for goes_on in ((False,) if call in STEPS else (False, True))
     ]
 
     def one(plan: tuple[str, str, str, bool]) -> tuple[list[Run], Exception | None]:

@@ -14,7 +14,7 @@ from actors import Await, Settings, Submit, start
 from actors import system as wiring
 from actors.errors import StorageFailed
 from actors.lifecycle import Status
-from actors.messages import Cancel, Claim, Fail, Get, Retry, Run
+from actors.messages import Cancel, Fail, Get, Retry, Run
 from actors.messaging import channel as channels
 from actors.messaging.channel import LOOK, Channel
 from actors.messaging.mailbox import Mailbox

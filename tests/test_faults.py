@@ -52,6 +52,20 @@ def test_a_file_that_cannot_be_made_is_refused_and_can_be_made_later(fault: Faul
     assert "cannot be opened: disk I/O error" in refusal
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("new", "statement", "NOMEM", 16),
+        Fault("closed", "statement", "MemoryError", 26),
+        Fault("crashed", "statement", "CONSTRAINT", 11),
+        Fault("crashed", "message", "ValueError", 6),
+    ],
+    ids=str,
+)
+def test_an_error_of_one_step_is_overcome_and_every_job_is_run(fault: Fault) -> None:
+    assert check(fault).hits
+
+
 @contextlib.contextmanager
 def failing(service: Service, database: Path, inject: str) -> Iterator[None]:
     """Let a call of the worker's fail on the database's files."""

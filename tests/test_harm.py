@@ -238,7 +238,9 @@ def test_a_commit_that_fails_once_costs_nobody_anything(error: Exception) -> Non
     replies = [store.send(EMAIL) for _ in range(3)]
     store.more_is_waiting(False)
     store.ask(Ping())
-    assert [reply.get(timeout=0).status for reply in replies] == ["pending"] * 3
+    jobs = [reply.get(timeout=0) for reply in replies]
+    assert [job.status for job in jobs] == ["pending"] * 3
+    assert store.delivered() == [job.id for job in jobs]
 
 
 def test_a_rollback_that_fails_answers_everybody_and_ends_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from msgspec import Raw
 from actors import Await, Settings, Submit, start
 from actors.errors import CapacityReached, JobNotFound, SettingError
 from actors.lifecycle import Job, Status
-from actors.messages import Cancel, Claim, Complete, DeleteExpired, Fail, Get, ListJobs, Retry
+from actors.messages import Cancel, Complete, DeleteExpired, Fail, Get, ListJobs, Retry
 from actors.settings import from_environment
 from actors.store import retention
 from api import create_app

@@ -1,5 +1,6 @@
 """A disk on which one fsync takes seconds: every answer is true, and health waits for nothing."""
 
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,14 +28,15 @@ def test_a_submit_that_a_slow_fsync_holds_up_is_answered_with_the_truth(seconds:
     with running(GOFER_DATABASE=database, GOFER_SIMULATED_SECONDS=0) as service:
         with failing(service, database, slow), ThreadPoolExecutor(CLIENTS) as threads:
             posts = [threads.submit(submit, service, number) for number in range(CLIENTS)]
-            health = 0
+            health: list[float] = []
             while not all(post.done() for post in posts):
                 before = time.monotonic()
                 answer = service.client.get("/health")
-                assert time.monotonic() - before < 0.5  # A busy machine; alone it takes a few milliseconds.
+                health.append(time.monotonic() - before)
                 assert answer.status_code in {200, 503}
-                health += 1
-            assert health > 10
+            assert len(health) > 10
+            assert statistics.quantiles(health, n=10)[-1] < 0.05
+            assert max(health) < 0.5  # On a busy machine.
             answers = [post.result() for post in posts]
         eventually(service.is_well)
         time_to_store = service.submit()

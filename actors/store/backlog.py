@@ -63,12 +63,15 @@ class Backlog:
         self._line.append(due)
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Add those that have just become pending, then refill the line from the database."""
+        """Add those that have just become pending; the delayed ones follow with the commit."""
         if len(self._line) + self._waiting.delayed > MOST:
             self._start_again()
         for job in jobs:
             if job.run_at is None and not self._is_past_a_mark(job):
                 self._append(Due(job.id, job.type))
+
+    def refill(self) -> None:
+        """Refill the line from the database, if it runs low. Raises sqlite3.Error."""
         while self._immediate is not None and len(self._line) < AGAIN:
             page = self._database.immediate(after=self._immediate, limit=PAGE)
             self._immediate = page[-1].id if len(page) == PAGE else None

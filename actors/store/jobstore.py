@@ -193,6 +193,7 @@ class JobStore(Actor):
         if self._failure is not None:
             return
         self.actor_inbox.collect()
+        self._backlog.add(self._ledger.changes.runnable)
         try:
             if self._reserves:
                 self._ledger.reserve(self._backlog)

@@ -200,7 +200,7 @@ class Ledger:
             return
         for job in self._attempts.released():
             backlog.put(Due(job.id, job.type, job.run_at))
-        backlog.add(self.changes.runnable)
+        backlog.refill()
         self._attempts.reserve(backlog)
 
     def commit(self) -> Changes:
