@@ -5,9 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Raw
+from msgspec.structs import replace
+
 from actors.handlers import simulated
 from actors.interrupts import Interrupts
-from actors.lifecycle import Job
+from actors.lifecycle import Job, claimed, submitted
 from actors.messages import Begin, Drain, Due, RecoverCrashed, Resume, Run, Submit
 from actors.messaging.channel import Channel
 from actors.messaging.mailbox import Delivery
@@ -22,6 +25,12 @@ from actors.store.schema import COUNT, COUNTED
 from actors.store.vitals import Vitals
 
 EMAIL = Submit("email", {"to": "user@example.com"})
+
+
+def run(job_id: str, job_type: str = "email") -> Run:
+    """Return what the JobStore sends to the Workers for such a job."""
+    job = submitted(job_id, job_type, datetime(2026, 1, 1, tzinfo=UTC))
+    return Run(claimed(replace(job, raw_payload=Raw(b"{}")), job.created_at))
 
 
 class Store:

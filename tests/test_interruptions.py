@@ -1,5 +1,6 @@
 """The four ways in which a run ends without a result are never mixed up; no bystander pays for a crash."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import pytest
 from actors import Settings, start
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
-from actors.messages import Cancel, Claim, Complete, Drain, Fail, Get, Release, Resume, Submit
-from actors.messaging.reply import Reply
+from actors.messages import Cancel, Complete, Drain, Fail, Get, ListJobs, Release, Resume, Submit
 from actors.store import life
 from api import create_app
 from tests.calling import EMAIL, Store, is_answered
@@ -33,7 +33,7 @@ class Lives:
         return [self.ask(Submit("email", **options)).id for _ in range(number)]
 
     def claim(self, job_id: str) -> Job | None:
-        claimed: Job | None = self.claim(job_id)
+        claimed: Job | None = self.store.claim(job_id)
         return claimed
 
     def job(self, job_id: str) -> Job:
@@ -85,7 +85,8 @@ def test_interruptions_use_no_retry(lives: Lives) -> None:
     assert (job.status, job.attempts) == (Status.PENDING, 3)
     assert job.run_at is not None
     assert (job.run_at - lives.store.now).total_seconds() == 1  # The wait after a first failure.
-    lives.claim(job_id, job.run_at)
+    lives.store.now += timedelta(seconds=1)
+    lives.claim(job_id)
     lives.ask(Fail(job_id, 4, "broken"))
     assert lives.job(job_id).status is Status.FAILED
 

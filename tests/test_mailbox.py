@@ -28,6 +28,7 @@ from actors.messaging.actor import Actor
 from actors.messaging.channel import Channel
 from actors.messaging.mailbox import Mailbox
 from actors.messaging.reply import Reply
+from tests.calling import run
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
 LIMIT = 60.0
@@ -73,8 +74,8 @@ def test_messages_of_the_channel_come_in_the_order_they_were_sent() -> None:
     channel = Channel()
     mailbox = mailbox_on(channel)
     for name in "abc":
-        channel.send(Run(name))
-    assert [mailbox.get().message for _ in "abc"] == [Run("a"), Run("b"), Run("c")]
+        channel.send(run(name))
+    assert [mailbox.get().message for _ in "abc"] == [run("a"), run("b"), run("c")]
 
 
 def test_messages_for_one_actor_come_in_the_order_they_were_put() -> None:
@@ -87,18 +88,18 @@ def test_messages_for_one_actor_come_in_the_order_they_were_put() -> None:
 def test_an_actors_own_messages_come_before_those_of_the_channel() -> None:
     channel = Channel()
     mailbox = mailbox_on(channel)
-    channel.send(Run("job"))
+    channel.send(run("job"))
     mailbox.put(Letter("own"))
-    assert [mailbox.get().message for _ in range(2)] == ["own", Run("job")]
+    assert [mailbox.get().message for _ in range(2)] == ["own", run("job")]
 
 
 def test_a_message_of_the_channel_goes_to_one_mailbox_and_is_answered_to_nobody() -> None:
     channel = Channel()
     first, second = mailbox_on(channel), mailbox_on(channel)
-    channel.send(Run("a"))
-    channel.send(Run("b"))
+    channel.send(run("a"))
+    channel.send(run("b"))
     envelopes = [first.get(), second.get()]
-    assert [envelope.message for envelope in envelopes] == [Run("a"), Run("b")]
+    assert [envelope.message for envelope in envelopes] == [run("a"), run("b")]
     assert [envelope.reply_to for envelope in envelopes] == [None, None]
     assert channel.seconds_to_next() != 0
 
@@ -116,7 +117,7 @@ def test_a_mailbox_without_a_shared_channel_hands_out_its_own_messages() -> None
 def test_a_delayed_message_is_not_handed_out_before_it_is_due() -> None:
     clock = Clock()
     channel = Channel(clock)
-    channel.send(Run("late"), delay=5.0)
+    channel.send(run("late"), delay=5.0)
     clock.now = 4.9
     assert channel.seconds_to_next() != 0
     assert take_all(channel) == []
@@ -129,7 +130,7 @@ def test_delayed_messages_come_in_the_order_in_which_they_fall_due() -> None:
     clock = Clock()
     channel = Channel(clock)
     for name, delay in (("c", 3.0), ("a", 1.0), ("d", 3.0), ("b", 2.0)):
-        channel.send(Run(name), delay)
+        channel.send(run(name), delay)
     clock.now = 10.0
     assert take_all(channel) == ["a", "b", "c", "d"]
 
@@ -137,25 +138,25 @@ def test_delayed_messages_come_in_the_order_in_which_they_fall_due() -> None:
 @pytest.mark.parametrize("delay", [0.0, -1.0])
 def test_a_delay_that_is_over_already_is_none(delay: float) -> None:
     channel = Channel(Clock())
-    channel.send(Run("now"), delay)
+    channel.send(run("now"), delay)
     assert take_all(channel) == ["now"]
 
 
 def test_what_is_due_first_is_handed_out_first_with_and_without_a_delay() -> None:
     clock = Clock()
     channel = Channel(clock)
-    channel.send(Run("third"), delay=2.0)
-    channel.send(Run("first"), delay=-1.0)
-    channel.send(Run("second"))
+    channel.send(run("third"), delay=2.0)
+    channel.send(run("first"), delay=-1.0)
+    channel.send(run("second"))
     clock.now += 3.0
-    channel.send(Run("fourth"))
+    channel.send(run("fourth"))
     assert take_all(channel) == ["first", "second", "third", "fourth"]
 
 
 def test_a_message_that_is_not_due_holds_up_no_other() -> None:
     channel = Channel(Clock())
-    channel.send(Run("late"), delay=5.0)
-    channel.send(Run("now"))
+    channel.send(run("late"), delay=5.0)
+    channel.send(run("now"))
     assert take_all(channel) == ["now"]
 
 
@@ -163,8 +164,8 @@ def test_the_time_to_the_next_message_is_how_long_a_receiver_may_sleep() -> None
     clock = Clock()
     channel = Channel(clock)
     assert seconds_to_next(channel) is None
-    channel.send(Run("later"), delay=9.0)
-    channel.send(Run("late"), delay=5.0)
+    channel.send(run("later"), delay=9.0)
+    channel.send(run("late"), delay=5.0)
     assert seconds_to_next(channel) == 5.0
     clock.now = 4.0
     assert seconds_to_next(channel) == 1.0
@@ -172,32 +173,68 @@ def test_the_time_to_the_next_message_is_how_long_a_receiver_may_sleep() -> None
     assert seconds_to_next(channel) == 0.0
     assert take_all(channel) == ["late"]
     assert seconds_to_next(channel) == 3.0
-    channel.send(Run("now"))
+    channel.send(run("now"))
     assert seconds_to_next(channel) == 0.0
 
 
 def test_no_delay_is_longer_than_a_thread_can_wait() -> None:
     channel = Channel(Clock())
-    channel.send(Run("never"), delay=1e12)
+    channel.send(run("never"), delay=1e12)
     assert seconds_to_next(channel) == threading.TIMEOUT_MAX
 
 
 # The end.
 
 
-def test_a_closed_channel_hands_nothing_out() -> None:
+def test_a_closed_channel_hands_nothing_out_but_gives_back_what_is_queued() -> None:
     clock = Clock()
     channel = Channel(clock)
-    channel.send(Run("now"))
-    channel.send(Run("late"), delay=1.0)
+    messages = [run("now"), run("after"), run("late"), run("after, and late")]
+    channel.send(messages[0])
+    channel.send(messages[2], delay=1.0)
     channel.close()
-    channel.send(Run("after"))
-    channel.send(Run("after, and late"), delay=1.0)
+    channel.send(messages[1])
+    channel.send(messages[3], delay=1.0)
     clock.now = 10.0
     assert not channel.is_open
-    assert channel.seconds_to_next() != 0
     assert seconds_to_next(channel) is None
     assert take_all(channel) == []
+    assert channel.withdraw(lambda _: True) == messages
+
+
+# What is taken back.
+
+
+def test_a_message_that_is_withdrawn_is_handed_out_to_nobody_and_holds_up_no_other() -> None:
+    clock = Clock()
+    channel = Channel(clock)
+    for name, delay in (("a", None), ("b", None), ("c", 1.0), ("d", 2.0)):
+        channel.send(run(name), delay)
+    wanted = [run("a"), run("c")]
+    assert channel.withdraw(wanted.__contains__) == wanted
+    assert seconds_to_next(channel) == 0.0
+    assert take_all(channel) == ["b"]
+    assert seconds_to_next(channel) == 2.0
+    clock.now += 2.0
+    assert take_all(channel) == ["d"]
+
+
+def test_a_message_that_was_taken_cannot_be_withdrawn() -> None:
+    channel = Channel(Clock())
+    channel.send(run("a"))
+    assert channel.holds(lambda message: message == run("a"))
+    assert take_all(channel) == ["a"]
+    assert not channel.holds(lambda message: message == run("a"))
+    assert channel.withdraw(lambda message: message == run("a")) == []
+
+
+def test_a_message_that_was_withdrawn_can_be_sent_again() -> None:
+    channel = Channel(Clock())
+    channel.send(run("a"))
+    channel.send(run("b"))
+    for message in channel.withdraw(lambda message: message == run("a")):
+        channel.send(message)
+    assert take_all(channel) == ["b", "a"]
 
 
 def test_an_actors_own_messages_come_also_when_the_channel_is_closed() -> None:
@@ -240,7 +277,7 @@ def test_what_came_before_the_end_is_still_handed_out() -> None:
 def test_a_mailbox_is_empty_when_only_others_could_miss_a_message() -> None:
     channel = Channel()
     mailbox, sibling = mailbox_on(channel), mailbox_on(channel)
-    channel.send(Run("job"))
+    channel.send(run("job"))
     sibling.put(Letter("stop"))
     assert mailbox.empty()
     assert not sibling.empty()
@@ -270,14 +307,23 @@ class Receivers(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         name = next(self.names)
-        self.channel.send(Run(name))
+        self.channel.send(run(name))
         self.immediate.append(name)
 
     @rule(delay=st.integers(1, 5))
     def send_delayed(self, delay: int) -> None:
         name = next(self.names)
-        self.channel.send(Run(name), delay)
+        self.channel.send(run(name), delay)
         self.delayed.append((self.clock.now + delay, int(name), name))
+
+    @rule(number=st.integers(0, 1))
+    def withdraw(self, number: int) -> None:
+        """Withdraw about every second message that is queued."""
+        wanted = {name for name in self.queued() if int(name) % 2 == number % 2}
+        messages = self.channel.withdraw(lambda message: isinstance(message, Run) and message.id in wanted)
+        assert {message.id for message in messages if isinstance(message, Run)} == wanted
+        self.immediate = [name for name in self.immediate if name not in wanted]
+        self.delayed = [item for item in self.delayed if item[2] not in wanted]
 
     @rule(halves=st.integers(1, 10))
     def time_passes(self, halves: int) -> None:
@@ -317,9 +363,10 @@ class Receivers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.clock.now += 10
-        assert sorted(take_all(self.channel)) == sorted(
-            self.immediate + [name for _, _, name in self.delayed]
-        )
+        assert sorted(take_all(self.channel)) == sorted(self.queued())
+
+    def queued(self) -> list[str]:
+        return self.immediate + [name for _, _, name in self.delayed]
 
     def put(self, to: int, message: str) -> None:
         self.mailboxes[to].put(Letter(message))
@@ -425,7 +472,7 @@ def test_many_receivers_get_each_message_once() -> None:
     received: queue.SimpleQueue[str] = queue.SimpleQueue()
     for _ in range(8):
         Receiver.start(channel, received.put)
-    messages = [Run(str(number)) for number in range(5000)]
+    messages = [run(str(number)) for number in range(5000)]
     send_from_many_threads(channel, messages)
     assert_each_received_once(received, messages)
 
@@ -434,7 +481,7 @@ def test_a_receiver_that_stops_loses_no_message_of_the_others() -> None:
     channel = Channel()
     received: queue.SimpleQueue[str] = queue.SimpleQueue()
     refs = [Receiver.start(channel, received.put) for _ in range(4)]
-    messages = [Run(str(number)) for number in range(4000)]
+    messages = [run(str(number)) for number in range(4000)]
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send_from_many_threads, channel, messages)
         for ref in refs[1:]:
@@ -443,13 +490,30 @@ def test_a_receiver_that_stops_loses_no_message_of_the_others() -> None:
     assert_each_received_once(received, messages)
 
 
+@pytest.mark.usefixtures("_threads_switch_often")
+def test_a_message_is_either_received_or_withdrawn_however_many_try() -> None:
+    channel = Channel()
+    received: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for _ in range(4):
+        Receiver.start(channel, received.put)
+    withdrawn: list[str] = []
+    names = [str(number) for number in range(2000)]
+    for name in names:
+        channel.send(run(name))
+        withdrawn += [item.id for item in channel.withdraw(lambda _: True) if isinstance(item, Run)]
+    others = [received.get(timeout=LIMIT) for _ in range(len(names) - len(withdrawn))]
+    pykka.ActorRegistry.stop_all(timeout=LIMIT)
+    assert sorted(withdrawn + others) == sorted(names)
+    assert received.empty()
+
+
 def test_a_stop_overtakes_queued_jobs(busy: Busy) -> None:
     channel = Channel()
     ref = Receiver.start(channel, busy)
-    channel.send(Run("long"))
+    channel.send(run("long"))
     assert busy.begun.wait(LIMIT)
     for name in "abc":
-        channel.send(Run(name))
+        channel.send(run(name))
     stopped = ref.stop(block=False)
     busy.may_end.set()
     assert stopped.get(timeout=LIMIT)
@@ -476,7 +540,7 @@ class WatchedClock:
 
 def start_asleep(channel: Channel, clock: WatchedClock, busy: Busy, count: int) -> list[pykka.ActorRef[Any]]:
     """Start receivers, and return when they sleep until a message falls due in 1000 seconds."""
-    channel.send(Run("late"), delay=1000.0)
+    channel.send(run("late"), delay=1000.0)
     refs = [Receiver.start(channel, busy) for _ in range(count)]
     clock.wait_until_asleep(count)
     return refs
@@ -486,11 +550,11 @@ def start_asleep(channel: Channel, clock: WatchedClock, busy: Busy, count: int) 
 def test_a_message_wakes_an_idle_receiver_while_another_is_busy(busy: Busy, delay: float) -> None:
     clock = WatchedClock()
     channel = Channel(clock)
-    channel.send(Run("long"))
+    channel.send(run("long"))
     Receiver.start(channel, busy)
     assert busy.begun.wait(LIMIT)
     start_asleep(channel, clock, busy, 1)
-    channel.send(Run("short"), delay)
+    channel.send(run("short"), delay)
     assert busy.others.get(timeout=LIMIT) == "short"
 
 
@@ -499,8 +563,8 @@ def test_a_delayed_message_is_received_though_who_waited_for_it_got_busy(busy: B
     clock = WatchedClock()
     channel = Channel(clock)
     refs = start_asleep(channel, clock, busy, 2)
-    channel.send(Run("soon"), delay=0.05)
-    refs[first].tell(Run("long"))
+    channel.send(run("soon"), delay=0.05)
+    refs[first].tell(run("long"))
     assert busy.begun.wait(LIMIT)
     assert busy.others.get(timeout=LIMIT) == "soon"
 
@@ -511,7 +575,7 @@ def test_a_receiver_that_leaves_a_message_behind_wakes_the_next(busy: Busy) -> N
     start_asleep(channel, clock, busy, 2)
     with channel.changed:
         clock.ahead = 1000.0
-    channel.send(Run("long"))
+    channel.send(run("long"))
     assert busy.others.get(timeout=LIMIT) == "late"
 
 
@@ -583,6 +647,67 @@ def assert_no_thread_is_left(prefix: str) -> None:
     for thread in threads:
         thread.join(LIMIT)
     assert not any(thread.is_alive() for thread in threads)
+
+
+# What an actor gathers.
+
+
+def test_what_is_due_of_the_reminders_is_collected_behind_an_actors_own_messages() -> None:
+    clock = Clock()
+    channel = Channel(clock)
+    mailbox = mailbox_on(channel)
+    mailbox.put(Letter("own"))
+    mailbox.remind(Ping(), 1.0)
+    mailbox.remind(run("later"), 3.0)
+    mailbox.collect()
+    assert len(mailbox.own) == 1
+    clock.now = 2.0
+    mailbox.collect()
+    mailbox.put(Letter("last"))
+    assert [mailbox.get().message for _ in range(3)] == ["own", Ping(), "last"]
+    assert mailbox.empty()
+
+
+class Wait:
+    """Stands for a wait on the channel, during which some letters are put; notes for which it is woken."""
+
+    def __init__(self, channel: Channel, mailbox: Mailbox, *letters: Letter) -> None:
+        self.channel, self.mailbox, self.letters = channel, mailbox, letters
+        self.woken: list[Any] = []
+        channel.changed.wait = self  # type: ignore[method-assign, assignment]
+        channel.changed.notify_all = lambda: self.woken.append(mailbox.own[-1].message)  # type: ignore[method-assign]
+
+    def __call__(self, _seconds: float | None) -> bool:
+        self.channel.lock.release()
+        for letter in self.letters:
+            self.mailbox.put(letter)
+        self.channel.lock.acquire()
+        return bool(self.woken)
+
+
+def test_a_wait_for_an_ask_ends_with_one_and_not_with_what_is_only_told() -> None:
+    channel = Channel()
+    mailbox = mailbox_on(channel)
+    wait = Wait(channel, mailbox, Letter("told"), Letter("asked", Reply[None]()))
+    assert mailbox.wait_for_ask(1.0)
+    assert wait.woken == ["asked"]
+
+
+def test_a_wait_for_an_ask_that_ends_by_itself_says_whether_there_is_anything() -> None:
+    channel = Channel()
+    mailbox = mailbox_on(channel)
+    assert not mailbox.wait_for_ask(0.01)
+    assert Wait(channel, mailbox, Letter("told")).woken == []
+    assert mailbox.wait_for_ask(1.0)
+
+
+def test_after_a_wait_for_an_ask_what_is_told_wakes_an_actor_again() -> None:
+    channel = Channel()
+    mailbox = mailbox_on(channel)
+    mailbox.wait_for_ask(0)
+    wait = Wait(channel, mailbox, Letter("told"))
+    assert mailbox.get().message == "told"
+    assert wait.woken == ["told"]
 
 
 # What nobody waits for, and what is too much.
