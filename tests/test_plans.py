@@ -38,7 +38,7 @@ class Table:
     def __init__(self, size: int) -> None:
         self.size = size
         self.database = Database(":memory:")
-        self.database.totals._are_kept = True
+        self.database.totals._are_kept = self.database.life._is_kept = True
         self.connection = self.database._connection
         self.connection.execute(FILL.format(size=size))
         self.middle = f"{size // 2 // 8 * 8:016x}"
@@ -103,13 +103,18 @@ def complete(table: Table, database: Database) -> None:
     claimed = lifecycle.claimed(pending(table, database), NOW)
     database.update(pending(table, database), claimed)
     database.update(claimed, lifecycle.completed(claimed, claimed.attempts, encode(1), NOW))
+    database._flush()
+
+
+def reserve(table: Table, database: Database) -> None:
+    database.life.reserve({f"{number:016x}": True for number in range(table.size // 2, table.size // 2 + 64)})
 
 
 def submit(table: Table, database: Database) -> None:
     for number in range(10):
         job_id = f"{table.size + number + 1:016x}"
         database.insert(lifecycle.submitted(job_id, "email", NOW), Raw(b"{}"))
-    database._insert()
+    database._flush()
 
 
 STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
@@ -125,6 +130,7 @@ STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
     "the totals": lambda _, database: database.totals.write(),
     "submit": submit,
     "claim and complete": complete,
+    "reserve": reserve,
     "cancel a running job": lambda table, database: database.mark_unwanted(table.middle),
     "retention": lambda _, database: database.delete_oldest(50, failed=False),
     "retention of failed jobs": lambda _, database: database.delete_oldest(50, failed=True),

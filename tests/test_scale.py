@@ -15,6 +15,7 @@ from actors.handlers import simulated
 from actors.interrupts import Interrupts
 from actors.lifecycle import FIRST_ID, Status
 from actors.messages import ListJobs, RecoverCrashed
+from actors.messaging import Channel
 from actors.opaque import encode
 from actors.settings import Settings
 from actors.store.backlog import LONG_AGO
@@ -34,7 +35,6 @@ PAYLOAD = b'{"to":"user@example.com"}'
 GROWTH = """
 import os
 from datetime import UTC, datetime
-import actors.store.batch
 from actors.store.backlog import Backlog
 from actors.store.clock import Clock
 from actors.store.database import Database
@@ -42,7 +42,7 @@ from actors.handlers import simulated
 from actors.interrupts import Interrupts
 from actors.store.ledger import Ledger
 from actors.messaging.channel import Channel
-from actors.messages import Claim, Complete, Submit
+from actors.messages import Begin, Complete, Submit
 from actors.settings import Settings
 from actors.store.jobstore import JobStore
 from actors.store.vitals import Vitals
@@ -50,16 +50,15 @@ def now():
     return datetime.now(UTC)
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-actors.store.batch.LINGER = 0  # Here is no Worker that would claim the next job while the JobStore waits.
-channel = Channel()
+channel, delayed = Channel(), Channel()
 database = Database(":memory:")
-ledger = Ledger(database, Interrupts(), simulated(0), Settings(keep_finished=0), Clock(now))
-store = JobStore(ledger, Backlog(database, channel, now), Vitals())
+ledger = Ledger(database, Interrupts(), channel, simulated(0), Settings(keep_finished=0), Clock(now))
+store = JobStore(ledger, Backlog(database, delayed, now), delayed, channel, Vitals())
 def run(jobs):
     for _ in range(jobs):
         store.on_receive(Submit("email", {"to": "user@example.com"}))
         job_id = channel.take().id
-        store.on_receive(Claim(job_id))
+        store.on_receive(Begin(job_id, 1))
         store.on_receive(Complete(job_id, 1, None))
 run(1000)
 before = resident()
@@ -95,7 +94,7 @@ def many() -> Iterator[Database]:
 
 def steps(database: Database, query: ListJobs) -> int:
     """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
-    ledger = Ledger(database, Interrupts(), simulated(0), Settings(), Clock(lambda: NOW))
+    ledger = Ledger(database, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW))
     count = 0
 
     def step() -> None:
@@ -161,7 +160,8 @@ def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with monkeypatch.context() as patched:
         patched.setattr("actors.store.database.connect", counting)
         opened = Database(path)
-    Ledger(opened, Interrupts(), simulated(0), Settings(), Clock(lambda: NOW)).handle(RecoverCrashed())
+    ledger = Ledger(opened, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW))
+    ledger.handle(RecoverCrashed())
     opened.close()
     return count
 
