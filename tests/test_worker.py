@@ -1,18 +1,19 @@
-"""The Worker, built but not started, and asked by a store that only notes what it is asked."""
+"""The Worker, built but not started, and a store that only notes what it is told."""
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from types import EllipsisType
 from typing import Any, cast
 
 import msgspec
 import pykka
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from actors import log
 from actors.errors import StorageFailed
@@ -20,9 +21,8 @@ from actors.handlers import Function, Handlers, simulated
 from actors.handlers import handler as declared
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
-from actors.messages import Cancelled, Claim, Complete, Fail, Message, Ping, Progress, Release, Run
+from actors.messages import Begin, Cancelled, Complete, Fail, Message, Outcome, Ping, Progress, Release, Run
 from actors.messaging.channel import Channel
-from actors.messaging.reply import Reply
 from actors.work.worker import Worker
 
 #: Seconds after which a test gives up; nothing waits for so long unless it is broken.
@@ -40,36 +40,34 @@ class Clock:
 
 
 class Store:
-    """In place of the JobStore's ref: gives every job that is claimed, and notes what it is told."""
+    """In place of the JobStore's ref: notes what it is told."""
 
     def __init__(self) -> None:
-        self.claims: list[Message] = []
+        self.begun: list[Message] = []
         self.told: list[Message] = []
         self.outcomes: list[Message] = []
-        #: What a claim is answered instead.
-        self.claim_answer: Job | Exception | EllipsisType | None = Ellipsis
-        self.is_dead = False
-
-    def ask(self, message: Claim, *, block: bool) -> Any:
-        assert not block
-        self.claims.append(message)
-        answer = processing(message) if self.claim_answer is Ellipsis else self.claim_answer
-        reply: Reply[Any] = Reply()
-        if isinstance(answer, Exception):
-            reply.settle(None, answer)
-        else:
-            reply.settle(answer, None)
-        return reply
+        #: How long each handler took, as the outcomes say.
+        self.seconds: list[float | None] = []
+        #: What it raises when it is told anything.
+        self.error: BaseException | None = None
 
     def tell(self, message: Message) -> None:
-        if self.is_dead:
-            raise DEAD
-        (self.told if isinstance(message, Progress) else self.outcomes).append(message)
+        if self.error is not None:
+            raise self.error
+        match message:
+            case Begin():
+                self.begun.append(message)
+            case Outcome():
+                self.outcomes.append(replace(message, seconds=None))
+                self.seconds.append(message.seconds)
+            case _:
+                self.told.append(message)
 
 
-def processing(claim: Claim) -> Job:
-    return Job(
-        id=claim.id,
+def reserved(job_id: str) -> Run:
+    """Return what lies in the channel for a job that is to run for the third time."""
+    job = Job(
+        id=job_id,
         type="email",
         status=Status.PROCESSING,
         created_at=datetime(2030, 1, 1, tzinfo=UTC),
@@ -77,6 +75,7 @@ def processing(claim: Claim) -> Job:
         max_retries=0,
         raw_payload=Raw(b'{"to":"you"}'),
     )
+    return Run(job)
 
 
 class Bench:
@@ -94,7 +93,7 @@ class Bench:
 
     def run(self, function: Function) -> list[Message]:
         """Let a new Worker run one job, and return the outcomes."""
-        self.worker(function).on_receive(Run("1"))
+        self.worker(function).on_receive(reserved("1"))
         return self.store.outcomes
 
     def due_in(self, seconds: float) -> list[Message]:
@@ -120,17 +119,43 @@ def echo(payload: dict[str, Any]) -> dict[str, Any]:
 # A job that succeeds.
 
 
-def test_a_job_is_claimed_run_and_completed(bench: Bench) -> None:
-    bench.run(echo)
-    assert bench.store.claims == [Claim("1")]
+def test_a_job_is_begun_run_and_completed(bench: Bench) -> None:
+    def handler(payload: dict[str, Any]) -> dict[str, Any]:
+        assert bench.store.begun == [Begin("1", 3)]
+        return payload
+
+    bench.run(handler)
     assert bench.store.outcomes == [Complete("1", 3, {"to": "you"})]
+    assert bench.store.begun == [Begin("1", 3)]
     assert bench.store.told == []
+
+
+def test_an_outcome_of_a_handlers_own_says_how_long_it_took(bench: Bench) -> None:
+    def slow(payload: dict[str, Any]) -> None:
+        bench.clock.now += 1.5
+        if len(bench.store.outcomes):
+            raise ValueError(payload)
+
+    for _ in range(2):
+        bench.run(slow)
+    assert [type(outcome) for outcome in bench.store.outcomes] == [Complete, Fail]
+    assert bench.store.seconds == [1.5, 1.5]
+
+
+def test_an_interrupted_handler_says_nothing_of_how_long_its_jobs_take(bench: Bench) -> None:
+    bench.interrupts.cancel("1")
+    bench.run(Steps(bench.clock))
+    bench.interrupts.forget("1")
+    bench.interrupts.begin_grace(1.5)
+    bench.run(Steps(bench.clock))
+    assert bench.store.outcomes == [Cancelled("1", 3), Release("1", 3)]
+    assert bench.store.seconds == [None, None]
 
 
 def test_a_worker_runs_one_job_after_the_other(bench: Bench) -> None:
     worker = bench.worker(echo)
     for job_id in "12":
-        worker.on_receive(Run(job_id))
+        worker.on_receive(reserved(job_id))
     assert [message.id for message in bench.store.outcomes if isinstance(message, Complete)] == ["1", "2"]
 
 
@@ -149,15 +174,9 @@ def test_the_result_is_what_json_makes_of_it(bench: Bench, result: Any, stored: 
     assert bench.run(lambda _payload: result) == [Complete("1", 3, stored)]
 
 
-def test_a_job_that_cannot_be_claimed_is_not_run(bench: Bench) -> None:
-    bench.store.claim_answer = None
-    assert bench.run(echo) == []
-    assert bench.due_in(10.0) == []
-
-
 def test_a_job_is_not_run_when_the_store_has_stopped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.store.claim_answer = DEAD
-    assert bench.run(echo) == []
+    bench.store.error = DEAD
+    assert bench.run(lambda _payload: pytest.fail("it was run")) == []
     assert bench.due_in(10.0) == []
     assert "the JobStore has stopped" in caplog.text
 
@@ -219,7 +238,7 @@ def test_the_worker_goes_on_after_a_job_that_failed(bench: Bench) -> None:
 
     worker = bench.worker(handler)
     for job_id in "12":
-        worker.on_receive(Run(job_id))
+        worker.on_receive(reserved(job_id))
     assert bench.store.outcomes == [Fail("1", 3, "SystemExit: "), Complete("2", 3, "done")]
 
 
@@ -430,8 +449,10 @@ def test_a_released_job_does_not_fail_when_its_handler_tidies_up(bench: Bench) -
 def test_an_outcome_is_dropped_when_the_store_has_stopped(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.store.is_dead = True
-    bench.run(echo)
+    def stop(_payload: dict[str, Any]) -> None:
+        bench.store.error = DEAD
+
+    assert bench.run(stop) == []
     assert bench.due_in(10.0) == []
     assert "the JobStore has stopped" in caplog.text
 
@@ -454,36 +475,12 @@ def test_an_unknown_message_is_refused_and_harms_nobody(started: pykka.ActorRef[
 
 
 def test_a_handler_that_exits_stops_no_actor(started: pykka.ActorRef[Worker], bench: Bench) -> None:
-    assert started.ask(Run("1"), timeout=LIMIT) is None
+    assert started.ask(reserved("1"), timeout=LIMIT) is None
     assert bench.store.outcomes == [Fail("1", 3, "SystemExit: ")]
     assert isinstance(started.ask(Ping(), timeout=LIMIT), threading.Thread)
 
 
 # Exceptions that are not a handler's.
-
-
-class Stubborn(Reply[Any]):
-    """A reply whose `get` is interrupted by an exception that another thread has sent."""
-
-    def __init__(self, answer: Any) -> None:
-        super().__init__()
-        self.late = [TimeoutError("a time limit of an earlier handler"), KeyboardInterrupt()]
-        self.answer = answer
-
-    def get(self, *, timeout: float | None = None) -> Any:
-        if self.late:
-            raise self.late.pop()
-        if not self.is_settled:
-            self.settle(self.answer, None)
-        return super().get(timeout=timeout)
-
-
-def test_an_exception_that_comes_while_a_claim_waits_costs_neither_the_job_nor_the_worker(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench.store, "ask", lambda message, **_: Stubborn(processing(message)))
-    assert bench.run(echo) == [Complete("1", 3, {"to": "you"})]
-    assert caplog.text.count("an exception arrived after its handler had ended") == 2
 
 
 class Odd(BaseException):
@@ -499,7 +496,21 @@ def test_whatever_is_raised_in_a_workers_own_code_ends_that_worker_alone(
 
     monkeypatch.setattr(Worker, "_outcome", fail)
     with pytest.raises(RuntimeError, match=type(error).__name__):
-        bench.worker(echo).on_receive(Run("1"))
+        bench.worker(echo).on_receive(reserved("1"))
+
+
+@pytest.mark.parametrize("error", [Odd("odd"), TimeoutError("a time limit of an earlier handler")])
+def test_the_job_of_a_worker_that_dies_fails_and_says_why(bench: Bench, error: BaseException) -> None:
+    bench.store.error = error
+    worker = bench.worker(echo)
+    with pytest.raises((RuntimeError, TimeoutError)) as raised:
+        worker.on_receive(reserved("1"))
+    bench.store.error = None
+    worker.on_failure(raised.type, raised.value, None)
+    (outcome,) = bench.store.outcomes
+    assert isinstance(outcome, Fail)
+    assert (outcome.id, outcome.attempt) == ("1", 3)
+    assert re.match(rf"the Worker died: .*{type(error).__name__}: {error}", outcome.error)
 
 
 def test_an_error_of_any_length_makes_a_log_line_of_bounded_length() -> None:
