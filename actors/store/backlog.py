@@ -45,6 +45,8 @@ class Backlog:
         #: Since the last commit: what was taken from the front, and how many were added at the end.
         self._taken: list[Due] = []
         self._added = 0
+        #: By how many seconds the mark was moved since then.
+        self._back = 0.0
         #: How many of the line are delayed ones that have become due.
         self._late = 0
 
@@ -90,16 +92,22 @@ class Backlog:
             for due in page:
                 self._wait_for(due)
 
-    def commit(self, changes: Changes) -> None:
-        """Note that all is durable; time the delayed ones of the jobs that have become pending.
+    def set_back(self, seconds: float) -> None:
+        """Move the mark with all that waits, by as much as the wall clock was set back since the last commit.
 
-        The mark moves with all that waits, if the wall clock was set back.
+        May be repeated.
         """
+        if seconds > self._back and self._delayed is not None:
+            run_at, job_id = self._delayed
+            self._delayed = max(run_at - timedelta(seconds=seconds - self._back), LONG_AGO), job_id
+        self._back = seconds
+
+    def commit(self, changes: Changes) -> None:
+        """Note that all is durable; time the delayed ones of the jobs that have become pending."""
         self._taken.clear()
         self._added = 0
-        if changes.back and self._delayed is not None:
-            run_at, job_id = self._delayed
-            self._delayed = max(run_at - timedelta(seconds=changes.back), LONG_AGO), job_id
+        self.set_back(changes.back)
+        self._back = 0.0
         self._durable = self._immediate, self._delayed
         for job in changes.runnable:
             if job.run_at is not None and not self._is_past_a_mark(job):
@@ -111,7 +119,7 @@ class Backlog:
             self._put_first(self._taken.pop())
         for _ in range(self._added):
             self._line.pop()
-        self._added = 0
+        self._added, self._back = 0, 0.0
         self._immediate, self._delayed = self._durable
 
     def _start_again(self) -> None:

@@ -205,6 +205,8 @@ class Ledger:
         """Reserve what is next in the backlog, and so send it to the Workers after the commit."""
         if self.is_draining or self._is_behind:
             return
+        self._moves.look()
+        backlog.set_back(self.changes.back)  # Before pages are read, as all that waits was moved.
         for job in self._attempts.released():
             backlog.put(Due(job.id, job.type, job.run_at))
         backlog.refill()
