@@ -45,22 +45,31 @@ class Backlog:
         #: Since the last commit: what was taken from the front, and how many were added at the end.
         self._taken: list[Due] = []
         self._added = 0
+        #: By how many seconds the mark was moved since then.
+        self._back = 0.0
+        #: How many of the line are delayed ones that have become due.
+        self._late = 0
 
     def first(self) -> Due | None:
-        """Return the first in the line, if there is one."""
+        """Return the first in the line, if there is one. Raises sqlite3.Error."""
+        if not self._line:  # All that was in it may have been cancelled, and no commit has to follow.
+            self.refill()
         return self._line[0] if self._line else None
 
     def take(self) -> None:
         """Take the first out of the line."""
-        self._taken.append(self._line.popleft())
+        due = self._line.popleft()
+        self._taken.append(due)
+        self._late -= due.run_at is not None
 
     def put_back(self) -> None:
         """Put back what was just taken."""
-        self._line.appendleft(self._taken.pop())
+        self._put_first(self._taken.pop())
 
     def put(self, due: Due) -> None:
         """Add a job that is due now; no rollback undoes that."""
         self._line.append(due)
+        self._late += due.run_at is not None
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Add those that have just become pending; the delayed ones follow with the commit."""
@@ -77,22 +86,28 @@ class Backlog:
             self._immediate = page[-1].id if len(page) == PAGE else None
             for due in page:
                 self._append(due)
-        while self._delayed is not None and self._waiting.delayed < AGAIN:
+        while self._delayed is not None and self._waiting.delayed + self._late < AGAIN:
             page = self._database.delayed(after=self._delayed, limit=PAGE)
             self._delayed = _mark(page[-1]) if len(page) == PAGE else None
             for due in page:
                 self._wait_for(due)
 
-    def commit(self, changes: Changes) -> None:
-        """Note that all is durable; time the delayed ones of the jobs that have become pending.
+    def set_back(self, seconds: float) -> None:
+        """Move the mark with all that waits, by as much as the wall clock was set back since the last commit.
 
-        The mark moves with all that waits, if the wall clock was set back.
+        May be repeated.
         """
+        if seconds > self._back and self._delayed is not None:
+            run_at, job_id = self._delayed
+            self._delayed = max(run_at - timedelta(seconds=seconds - self._back), LONG_AGO), job_id
+        self._back = seconds
+
+    def commit(self, changes: Changes) -> None:
+        """Note that all is durable; time the delayed ones of the jobs that have become pending."""
         self._taken.clear()
         self._added = 0
-        if changes.back and self._delayed is not None:
-            run_at, job_id = self._delayed
-            self._delayed = max(run_at - timedelta(seconds=changes.back), LONG_AGO), job_id
+        self.set_back(changes.back)
+        self._back = 0.0
         self._durable = self._immediate, self._delayed
         for job in changes.runnable:
             if job.run_at is not None and not self._is_past_a_mark(job):
@@ -100,15 +115,16 @@ class Backlog:
 
     def rollback(self) -> None:
         """Undo all since the last commit, but what was put."""
-        self._line.extendleft(reversed(self._taken))
-        self._taken.clear()
+        while self._taken:
+            self._put_first(self._taken.pop())
         for _ in range(self._added):
             self._line.pop()
-        self._added = 0
+        self._added, self._back = 0, 0.0
         self._immediate, self._delayed = self._durable
 
     def _start_again(self) -> None:
         self._line.clear()
+        self._late = 0
         self._waiting.withdraw(lambda message: isinstance(message, Due))
         self._immediate, self._delayed = self._durable = START
 
@@ -116,6 +132,10 @@ class Backlog:
         if job.run_at is None:
             return self._immediate is not None and job.id > self._immediate
         return self._delayed is not None and _mark(job) > self._delayed
+
+    def _put_first(self, due: Due) -> None:
+        self._line.appendleft(due)
+        self._late += due.run_at is not None
 
     def _append(self, due: Due) -> None:
         self._line.append(due)

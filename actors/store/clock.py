@@ -33,7 +33,7 @@ class Clock:
         now = self._now()
         before, self._origin = self._origin, now.timestamp() - self._monotonic()
         back = before - self._origin
-        return now, back if back > JUMP else 0.0
+        return now, round(back, 6) if back > JUMP else 0.0  # As exact as times are kept.
 
     def steady(self) -> datetime:
         """Return the time as the last look had it, and what has passed since."""

@@ -132,6 +132,11 @@ class Ledger:
             case _:
                 return NotImplemented
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether jobs that the process before had reserved are still to be recovered."""
+        return bool(self._database.life.reserved) and not self.changes.is_recovered
+
     # What a client asks for.
 
     def get(self, job_id: str) -> Job:
@@ -142,7 +147,7 @@ class Ledger:
         handler = self._handlers.find(message.type)
         self._admission.admit(len(message.payload), is_delayed=message.delay > 0)
         given = (message.max_retries, handler.options.max_retries, self._settings.max_retries)
-        now = self._moves.look()
+        now = self._moves.look() if not message.delay else self._moves.look_again()
         self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
         job = lifecycle.submitted(
             self._last_id,
@@ -157,6 +162,8 @@ class Ledger:
         return job
 
     def _cancel(self, job_id: str) -> Job:
+        if self._is_behind:  # The job may have begun in the process before.
+            self._recover_crashed()
         now = self._moves.look()
         self._attempts.take_back(job_id)
         before, past = self._database.existing(job_id)
@@ -196,8 +203,10 @@ class Ledger:
 
     def reserve(self, backlog: Backlog) -> None:
         """Reserve what is next in the backlog, and so send it to the Workers after the commit."""
-        if self.is_draining:
+        if self.is_draining or self._is_behind:
             return
+        self._moves.look()
+        backlog.set_back(self.changes.back)  # Before pages are read, as all that waits was moved.
         for job in self._attempts.released():
             backlog.put(Due(job.id, job.type, job.run_at))
         backlog.refill()

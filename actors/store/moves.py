@@ -33,6 +33,11 @@ class Moves:
         self._now = now
         return now
 
+    def look_again(self) -> datetime:
+        """Return the time now, for what is timed from now on: a commit may take long to come."""
+        self.look()
+        return self._clock.steady()
+
     def write(self, before: Job, after: Job, past: Past, *, payload: int | None = None) -> None:
         """Write a move (see Database.update), and note what it leads to: another run, or the end."""
         # SQLite writes the whole row again.

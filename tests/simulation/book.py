@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Submit
+from tests.simulation.production import Row
 
 
 class Answer(Enum):
@@ -56,21 +57,20 @@ class Crashes:
         has_ended = any(run.end not in {None, "Release", "cut"} for run in runs[self._runs :])
         return 0 if has_ended else self.fewest
 
-    def count(self, status: Status, attempts: int, runs: list[Run], how: How) -> None:
-        """Look at the job in the file after a life: still processing, it was cut short."""
+    def count(self, row: Row, runs: list[Run], how: How) -> None:
+        """Look at the job in the file after a life: still processing, or as good as begun, it was cut short."""
         since, self._runs = runs[self._runs :], len(runs)
-        is_processing = status is Status.PROCESSING
-        stored = [run for run in since if not (is_processing and run.attempt == attempts)]
+        stored = [run for run in since if not (row.is_cut_short and run.attempt == row.begun)]
         if any(run.end not in {"Release", "cut"} for run in stored):
             self.fewest = self.most = 0
-        if not is_processing:
+        if row.status is not Status.PROCESSING and not row.is_certain:
             return
-        if attempts == self._attempts and not since:
+        if row.begun == self._attempts and not since:
             # The same end, as the process after it did not come so far as to note it; but by then the
             # machine may have been started again, and the crash not be seen any more.
             self.fewest = self._before if how is not How.CRASH else self.fewest
             return
-        self._before, self._attempts = self.fewest, attempts
+        self._before, self._attempts = self.fewest, row.begun
         self.fewest += how is How.CRASH
         self.most += how is not How.CUT_OFF
 
@@ -107,15 +107,23 @@ class Story:
     #: Seconds of the monotonic clock, and by how many the wall clock had been set forward until then.
     sent_at: float
     forward: float
+    #: In which life of the service it was sent.
+    life: int
     id: str | None = None
     answer: Answer = Answer.NONE
     acknowledged: int = 0
+    #: Seconds of the monotonic clock.
+    answered_at: float | None = None
     job: Job | None = None
     runs: list[Run] = field(default_factory=list)
     cancels: list[Request] = field(default_factory=list)
     retries: list[Request] = field(default_factory=list)
     view: View | None = None
     crashes: Crashes = field(default_factory=Crashes)
+    #: Attempts that the file counts, or may count, though no handler ran: the process ended first.
+    unrun: set[int] = field(default_factory=set)
+    #: Whether it was cut short, and then is not to run again.
+    is_spent: bool = False
 
     @property
     def is_settled(self) -> bool:

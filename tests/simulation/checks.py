@@ -47,11 +47,19 @@ class Checks:
 
     # At each step.
 
-    def began(self, job: Job) -> Callable[[Outcome], None]:
+    def reserved(self, job: Job) -> None:
+        """Note that a job is reserved."""
+        latest = EPOCH + self._clock.now + self._clock.forward
+        if job.run_at is not None and latest < job.run_at.timestamp() - ROUNDING:
+            self._events.fail("a job is reserved before it is due", f"{job.id}, which is due at {job.run_at}")
+
+    def began(self, job: Job, *, is_stored: bool) -> Callable[[Outcome], None]:
         """Note that a handler's run begins; return what notes its end."""
         story = self._book.stories[job.payload["n"]]
         self._events.note(f"job {story.number} begins, attempt {job.attempts}")
         self._book.know(story, job.id)
+        if not is_stored:
+            self._events.fail("a job begins that is not reserved", self._told(story, "is not in the file"))
         if problem := self._problem_of_beginning(story, job):
             self._events.fail(problem, self._told(story, f"begins attempt {job.attempts}"))
         run = Run(job.attempts, self.life)
@@ -76,7 +84,7 @@ class Checks:
             return "a job runs again that has no retries left"
         if self._is_early(story, job) or self._backs_off(story, job):
             return "a job runs before it is due"
-        if self._plan.at_most_once and not story.retries and any(run.end == "cut" for run in story.runs):
+        if story.is_spent and not story.retries:
             return "a job that was cut off runs again"
         if problem := self._problem_of_suspects(story):
             return problem
@@ -117,6 +125,8 @@ class Checks:
     def _is_out_of_order(self, story: Story, job: Job) -> bool:
         if self._plan.workers > 1 or job.attempts > 1 or story.runs or story.retries or story.submit.delay:
             return False
+        if story.cancels:
+            return False  # It was put back into the channel behind others, if the cancel was not stored.
         if any(other.crashes.most >= ALONE for other in self._book.stories):
             return False  # It took another's place, and that one was sent again.
         last, self._last_begun = self._last_begun, max(self._last_begun, job.id)
@@ -177,10 +187,18 @@ class Checks:
                 self._events.fail(
                     problem, self._told(story, f"is {row.status} in {row.attempts}: {row.last_error!r:.100}")
                 )
-            story.crashes.count(row_or_none.status, row_or_none.attempts, story.runs, how)
+            self._note_end(story, row_or_none, how)
+
+    def _note_end(self, story: Story, row: Row, how: How) -> None:
+        """Note what the file says of how the life has ended for a job."""
+        story.crashes.count(row, story.runs, how)
+        if row.is_cut_short:
+            story.is_spent |= self._plan.is_once(self.life + 1)
+            if all(run.attempt != row.begun for run in story.runs):
+                story.unrun.add(row.begun)
 
     def _check_missing(self, story: Story) -> None:
-        may_be_deleted = self._plan.has(Kind.KEEP) and (self._plan.at_most_once or story.may_have_finished)
+        may_be_deleted = self._plan.has(Kind.KEEP) and (story.is_spent or story.may_have_finished)
         is_known = story.answer is Answer.YES or story.runs or story.view
         if is_known and not may_be_deleted:
             self._events.fail("a job is lost", self._told(story, "is not in the file"))
@@ -195,13 +213,15 @@ class Checks:
             return "the file takes back what was shown"
         if view and view.attempts - 1 > row.attempts:
             return "the file takes back an attempt that was shown"
-        if row.attempts < max((run.attempt for run in story.runs if run.end != "Release"), default=0) - 1:
+        if row.begun < max((run.attempt for run in story.runs if run.end != "Release"), default=0):
             return "an attempt that ran is not counted"
-        if row.attempts < _counted(story):
-            return "an attempt that ran is not counted"
+        if not {*range(1, row.attempts + 1)} <= story.unrun | {run.attempt for run in story.runs} | {
+            row.begun
+        }:
+            return "an attempt is counted that never ran"
         is_certain = is_certain and not (last and last.life == self.life and self._was_cut(last))
-        if is_certain and row.status is Status.PROCESSING:
-            return "a job is left processing by a stop"
+        if is_certain and row.is_cut_short:
+            return "a job is not given back by a stop"
         if is_certain and last and last.life == self.life:
             if last.end == "Complete" and row.status is not Status.COMPLETED:
                 return "an outcome is lost"
@@ -227,7 +247,7 @@ class Checks:
             self._events.reach("a job convicted")
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
-            return None if self._plan.at_most_once else "a job is failed by a crash"
+            return None if story.is_spent else "a job is failed by a crash"
         # What gave way after a cancel was cancelled too, and a retry goes on counting from there.
         counting = {"Fail", "Cancelled", "Release"} if story.cancels else {"Fail"}
         used = sum(run.end in counting for run in story.runs)
@@ -252,10 +272,3 @@ def _takes_back(earlier: View, job: Job) -> bool:
     if earlier.status in FINISHED:
         return job.status is not earlier.status
     return job.attempts < earlier.attempts - 1
-
-
-def _counted(story: Story) -> int:
-    """Return the attempts that the file must count: claims are durable, and only a release takes one back."""
-    if any(run.end == "Release" for run in story.runs):
-        return 0
-    return max((run.attempt for run in story.runs), default=0)

@@ -33,9 +33,10 @@ STEPS: Final = (0, 0, 1, 3, 20)
 
 
 def handlers(kill: Callable[[], None]) -> Handlers:
-    """Return the handlers: one that yields, one with a time limit, and one that cannot be interrupted."""
-    limited = handler(timeout=2.5, backoff=0.2)(partial(_steps, kill))
-    return Handlers({"steps": partial(_steps, kill), "limited": limited, "plain": partial(_plain, kill)})
+    """Return the handlers: two that yield, one with a time limit, and one that cannot be interrupted."""
+    steps, plain = partial(_steps, kill), partial(_plain, kill)
+    limited = handler(timeout=2.5, backoff=0.2)(steps)
+    return Handlers({"steps": steps, "quick": steps, "limited": limited, "plain": plain})
 
 
 def _steps(kill: Callable[[], None], payload: dict[str, Any]) -> Generator[float | None, None, Any]:
@@ -137,7 +138,7 @@ class Clients:
 
     def _submit(self, service: Service) -> None:
         number, clock = len(self._book.stories), self._scheduler.clock
-        story = Story(number, self._message(number), clock.now, clock.forward)
+        story = Story(number, self._message(number), clock.now, clock.forward, self._checks.life)
         self._book.add(story)
         seconds = 0.005 if self._plan.has(Kind.IMPATIENT) and self._chance.random() < 0.2 else None
         try:
@@ -151,6 +152,7 @@ class Clients:
                 raise
         else:
             story.answer, story.job, story.acknowledged = Answer.YES, job, self._events.count
+            story.answered_at = clock.now
             self._events.note(f"job {story.number} is accepted as {job.id}")
             if story.id not in (None, job.id):
                 self._events.fail("a job has two ids", f"job {story.number}: {story.id} and {job.id}")
@@ -162,15 +164,15 @@ class Clients:
         chance = self._chance
         ends = ("return",) * 4 + ("raise", "exit", "nonsense") if self._plan.has(Kind.FAIL) else ("return",)
         is_deadly = self._plan.has(Kind.DEADLY) and chance.random() < DEADLY
+        job_type = chance.choice(("steps", "quick", "quick", "quick", "limited", "plain"))
         payload = {
             "n": number,
             "end": "kill" if is_deadly else chance.choice(ends),
-            "steps": chance.choice(STEPS),
-            "seconds": chance.choice(STEPPING),
+            "steps": chance.choice(STEPS[:4] if job_type == "quick" else STEPS),
+            "seconds": chance.choice(STEPPING[:2] if job_type == "quick" else STEPPING),
             "padding": chance.choice((0, 0, 10, 9000)),
             "ballast": "z" * chance.choice((0, 0, 0, 2000, 20_000)),
         }
-        job_type = chance.choice(("steps", "steps", "limited", "plain"))
         delay = chance.choice((0, 0, 0.5, 5, 100)) if self._plan.has(Kind.DELAY) else 0
         return Submit(job_type, payload, max_retries=chance.choice((None, 0, 2)), delay=delay)
 
@@ -214,7 +216,7 @@ class Clients:
                 self._miss(self._book.by_id[job_id], "a list")
 
     def _miss(self, story: Story, asked: str) -> None:
-        if not (self._plan.has(Kind.KEEP) and (self._plan.at_most_once or story.may_have_finished)):
+        if not (self._plan.has(Kind.KEEP) and (story.is_spent or story.may_have_finished)):
             self._events.fail("a job cannot be found", f"job {story.number} in {asked}")
 
     def _cancel(self, service: Service, story: Story) -> None:

@@ -22,11 +22,11 @@ SITUATIONS: Final = (
     "a broken sync",
     "a broken open",
     "a batch rolled back",
-    "a batch rolled back with a claim in it",
+    "a batch rolled back with a beginning in it",
     "a message kept for later",
     "the storage is broken",
     "a further page of the backlog read",
-    "a channel emptied to be read again",
+    "a line emptied to be read again",
     "a cancel of a running job",
     "an illegal move refused",
     "the clock set back under waiting jobs",
@@ -37,6 +37,12 @@ SITUATIONS: Final = (
     "an await answered at a stop",
     "a job convicted",
     "a job given back at a stop",
+    "a job reserved ahead of the Workers",
+    "a reserved job cancelled",
+    "reserved jobs taken back at a stop",
+    "what was taken out of the channel put back",
+    "an outcome tells that a job had begun",
+    "a job that had perhaps begun",
 )
 
 

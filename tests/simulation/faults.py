@@ -68,18 +68,27 @@ class Plan(NamedTuple):
     capacity: int
     keep: int
     max_retries: int
-    at_most_once: bool
+    #: From which life on a job may run once only; None if never.
+    once_from: int | None
     sizes: Sizes
     #: Pages of the WAL at which it is written to the database.
     checkpoint: int
     #: Messages per commit, at most.
     batch: int
+    #: Rows that one statement writes, at most.
+    rows: int
+    #: Jobs in the channel for each Worker, at most.
+    ahead: int
     #: How likely a switch is a pause.
     pausing: float
 
     def has(self, kind: Kind) -> bool:
         """Tell whether that happens."""
         return kind in self.kinds
+
+    def is_once(self, life: int) -> bool:
+        """Tell whether in that life what was cut off is not run again."""
+        return self.once_from is not None and life >= self.once_from
 
 
 def drawn(seed: int, steps: int, without: Collection[Kind] = ()) -> Plan:
@@ -97,9 +106,11 @@ def drawn(seed: int, steps: int, without: Collection[Kind] = ()) -> Plan:
         capacity=chance.choice((5, 10_000, 10_000)),
         keep=keep if Kind.KEEP in kinds else 0,
         max_retries=chance.choice((0, 1, 3)),
-        at_most_once=chance.random() < 0.25,
+        once_from=chance.choice((None,) * 9 + (1, 1, 2, 3)),
         sizes=chance.choice((Sizes(1000, 200, 20_000), Sizes(4, 2, 12), Sizes(2, 1, 6))),
         checkpoint=chance.choice((2, 10, 1000)),
         batch=chance.choice((2, 8, 256)),
+        rows=chance.choice((1, 3, 256)),
+        ahead=chance.choice((2, 8, 64)),
         pausing=pausing if Kind.PAUSE in kinds else 0.0,
     )

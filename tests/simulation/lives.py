@@ -30,6 +30,8 @@ MOST_LIVES: Final = 12
 STARTING: Final = 1000.0
 STOPPING: Final = 60.0
 PEACE: Final = 4000.0
+#: Switches after which time must have passed.
+RESTLESS: Final = 100_000
 #: How many seconds a life lasts, at most, and after how many switches it is cut, if it is.
 LASTING: Final = (1, 10, 100)
 CUT_AT: Final = (30, 300, 3000, 10**9)
@@ -63,7 +65,7 @@ def live(
     gc.disable()  # It would run finalizers when the memory of the process says so, not the seed.
     plan = drawn(seed, steps, without)
     lives = Lives(plan, machine, keeps_all=keeps_all)
-    with production.watched(plan, lives.disk, lives.checks.began, lives.events.reach):
+    with production.watched(plan, lives.disk, lives.checks, lives.events.reach):
         lives.run()
     scheduler = lives.scheduler
     return Outcome(plan, lives.events, scheduler.clock.now, scheduler.switches, len(lives.book.stories))
@@ -120,7 +122,9 @@ class Lives:
         self._is_up = self._is_lost = self._is_stopping = self._is_brought_down = False
         self.scheduler.pausing = self._plan.pausing
         production.forget_processes()
-        self._service = service = Service(self._plan, handlers(self._bring_down), self._lose)
+        is_once = self._plan.is_once(self.checks.life)
+        service = Service(self._plan, handlers(self._bring_down), self._lose, at_most_once=is_once)
+        self._service = service
         self.events.note(f"life {self.checks.life} starts")
         task = self.scheduler.spawn("start", service.start)
         is_over = self.scheduler.run(
@@ -297,6 +301,8 @@ class Lives:
         return self._service
 
     def _has_failed(self) -> bool:
+        if self.scheduler.restless > RESTLESS:
+            self.events.fail("the service is busy without end", self._told_tasks())
         return self.events.failure is not None
 
     def _advance(self, when: float) -> None:

@@ -1,10 +1,11 @@
 """All that the simulation knows of the real code's insides: how it is started, watched and looked into."""
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from unittest.mock import patch
 
 import pykka
@@ -13,8 +14,8 @@ import actors
 from actors.errors import GoferError, IllegalMove
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
-from actors.messages import Claim, Outcome
-from actors.messaging import Channel, Reply
+from actors.messages import Begin, Drain, Due, Message, Outcome
+from actors.messaging import Reply
 from actors.store import (
     attempts,
     backlog,
@@ -24,6 +25,9 @@ from actors.store import (
     jobstore,
     ledger,
     life,
+    recovery,
+    reservations,
+    runs,
     suspicion,
     waiting,
 )
@@ -53,12 +57,34 @@ class Row(NamedTuple):
     last_error: str | None
     payload: str
     result: str | None
+    #: Whether it counts as begun, if it is reserved; None if it is not.
+    is_certain: bool | None
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the next process takes it for one that was running, or may have been."""
+        return self.status is Status.PROCESSING or self.is_certain is not None
+
+    @property
+    def begun(self) -> int:
+        """How many attempts it has with the one that is reserved, which may have begun."""
+        return self.attempts + (self.is_certain is not None)
+
+
+class Waiting(NamedTuple):
+    """A pending job as the table has it, and whether a later page of the backlog will hold it."""
+
+    id: str
+    run_at: float | None
+    is_past_a_mark: bool
 
 
 class Service:
     """One life of the service, and a view of its insides."""
 
-    def __init__(self, plan: Plan, handlers: Handlers, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, plan: Plan, handlers: Handlers, lost: Callable[[], None], *, at_most_once: bool
+    ) -> None:
         self._settings = actors.Settings(
             database=DATABASE,
             workers=plan.workers,
@@ -68,7 +94,7 @@ class Service:
             keep_failed=plan.keep,
             keep_seconds=5.0 if plan.keep == 1 else 0.0,
             max_retries=plan.max_retries,
-            on_crash="fail" if plan.at_most_once else "retry",
+            on_crash="fail" if at_most_once else "retry",
         )
         self._handlers = handlers
         self._lost = lost
@@ -122,13 +148,32 @@ class Service:
 
     @property
     def running(self) -> set[str]:
-        """The jobs that run, as the service keeps it in mind."""
-        return set(self._store._ledger._runs._runs)
+        """The jobs that have begun, as the service keeps it in mind."""
+        return set(self._runs.begun)
+
+    @property
+    def reserved(self) -> dict[str, bool]:
+        """The reserved jobs, and whether they count as begun, as the service keeps it in mind."""
+        return {job_id: run.is_certain for job_id, run in self._runs.reserved.items()}
+
+    @property
+    def stored(self) -> dict[str, bool]:
+        """The same in the table, but for what the process before has left, while that is not recovered."""
+        (text,) = self.connection.execute("SELECT reserved FROM life").fetchone()
+        earlier = self._store._ledger._database.life.reserved.keys() - self.reserved.keys()
+        return {
+            job_id: is_certain for job_id, is_certain in json.loads(text).items() if job_id not in earlier
+        }
+
+    @property
+    def _runs(self) -> runs.Runs:
+        found: runs.Runs = self._store._ledger._runs
+        return found
 
     @property
     def has_kept(self) -> bool:
-        """Whether there are outcomes that could not be stored yet; claims that wait are no trouble."""
-        return any(not isinstance(entry.message, Claim) for entry in self._store._kept._entries)
+        """Whether there is what could not be stored yet."""
+        return bool(self._store._kept._entries)
 
     @property
     def is_between_batches(self) -> bool:
@@ -138,8 +183,9 @@ class Service:
 
     @property
     def has_mail(self) -> bool:
-        """Whether the JobStore has messages that it has not taken out."""
-        return bool(self._store.actor_inbox.own)
+        """Whether the JobStore has messages that it is to take out now; while it lingers, only asks are."""
+        inbox = self._store.actor_inbox
+        return any(envelope.reply_to or not inbox._is_patient for envelope in inbox.own)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -152,25 +198,62 @@ class Service:
         """Whether jobs are handed out."""
         return self.system._channel.is_open and not self.system.interrupts.is_draining
 
+    @property
+    def sent(self) -> list[str]:
+        """The jobs in the channel."""
+        return [message.id for _, message in self.system._channel._immediate if hasattr(message, "id")]
+
     def has_due(self, then: float) -> bool:
-        """Tell whether there is a job in the channel without a delay, or one that was due before `then`."""
-        channel = self.system._channel
-        return bool(channel._immediate or (channel._delayed and channel._delayed[0][0] < then))
+        """Tell whether a message for the JobStore was due before `then`, if it does not linger."""
+        inbox = self._store.actor_inbox
+        delayed = inbox._channel._delayed
+        return bool(delayed and delayed[0][0] < then and not inbox._is_patient)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether jobs wait although a Worker is idle: for a suspect, or until the storage is well again."""
+        suspicion = self._store._ledger._attempts.suspicion
+        return (
+            not self._store._reserves or bool(suspicion.alone) or any(run.past.crashes for run in self._runs)
+        )
+
+    @property
+    def line(self) -> set[str]:
+        """The jobs in the backlog's line."""
+        return {due.id for due in self._store._backlog._line}
 
     @property
     def queued(self) -> set[str]:
-        """The jobs in the channel, and the suspects that wait for their turn."""
+        """All that is kept in mind: reserved, in the line, delayed, and suspects that wait their turn."""
         suspicion = self._store._ledger._attempts.suspicion
         suspects = {*suspicion.alone, *(job.id for job in suspicion._waiting)}
-        channel = self.system._channel
-        messages = [message for _, message in channel._immediate]
-        messages += [message for _, _, message, _ in channel._delayed]
-        return suspects | {message.id for message in messages if hasattr(message, "id")}
+        delayed = {
+            message.id
+            for _, _, message, _ in self._store.actor_inbox._channel._delayed
+            if isinstance(message, Due)
+        }
+        return suspects | delayed | self.line | self.reserved.keys()
+
+    def pending(self) -> list[Waiting]:
+        """Return the pending jobs in the table."""
+        marks = self._store._backlog
+        delayed = marks._delayed and (round(marks._delayed[0].timestamp() * 1e6), marks._delayed[1])
+        found = []
+        for number, run_at in self.connection.execute("SELECT id, run_at FROM jobs WHERE status = 'pending'"):
+            job_id = f"{number:016x}"
+            if run_at is None:
+                is_past = marks._immediate is not None and job_id > marks._immediate
+                found.append(Waiting(job_id, None, is_past))
+            else:
+                is_past = delayed is not None and (run_at, job_id) > delayed
+                found.append(Waiting(job_id, run_at / 1e6 - self._origin, is_past))
+        return found
 
     @property
-    def is_all_queued(self) -> bool:
-        """Whether no job is left to a later page."""
-        return self._store._backlog._immediate is None and self._store._backlog._delayed is None
+    def _origin(self) -> float:
+        """The wall time when the monotonic clock stood at 0, as the JobStore takes it."""
+        origin: float = self._store._ledger._moves._clock._origin
+        return origin
 
     def is_idle(self, task: Task) -> bool:
         """Tell whether the task is a Worker that waits for a job."""
@@ -208,13 +291,20 @@ def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
             return []
         found = connection.execute(
             "SELECT id, status, attempts, max_retries, last_error, payload, result FROM jobs ORDER BY id"
-        )
-        return [Row(f"{number:016x}", Status(status), *rest) for number, status, *rest in found]
+        ).fetchall()
+        reserved = json.loads(connection.execute("SELECT reserved FROM life").fetchone()[0])
+        return [_row(reserved, *values) for values in found]
     except sqlite3.DatabaseError as error:
         return str(error)
     finally:
         connection.close()
         vfs.disk = disk
+
+
+def _row(reserved: dict[str, bool], number: int, status: str, *rest: Any) -> Row:
+    job_id = f"{number:016x}"
+    is_certain = reserved.get(job_id) if status == Status.PENDING else None
+    return Row(job_id, Status(status), *rest, is_certain)
 
 
 def forget_processes() -> None:
@@ -223,15 +313,49 @@ def forget_processes() -> None:
     pykka.ActorRegistry._actor_refs_lock = RLock()  # type: ignore[assignment]
 
 
-Began = Callable[[Job], Callable[[Outcome], None]]
+class Watcher(Protocol):
+    """What is told of each step of a job."""
+
+    def reserved(self, job: Job) -> None:
+        """A job is reserved."""
+
+    def began(self, job: Job, *, is_stored: bool) -> Callable[[Outcome], None]:
+        """A handler's run begins; the file says so, or that it is reserved. Returns what is told the end."""
+
+
+class File:
+    """What the file says of the jobs that may begin, as of the last commit."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._reserved: dict[str, bool] = {}
+        self._running: set[tuple[int, int]] = set()
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Read it; the disk has no trouble meanwhile."""
+        before, self._disk.before = self._disk.before, lambda _operation, _name: None
+        try:
+            (text,) = connection.execute("SELECT reserved FROM life").fetchone()
+            self._reserved = json.loads(text)
+            running = connection.execute("SELECT id, attempts FROM jobs WHERE status = 'processing'")
+            self._running = set(running.fetchall())
+        finally:
+            self._disk.before = before
+
+    def lets_begin(self, job: Job) -> bool:
+        """Tell whether a crash now would find that the attempt had perhaps begun."""
+        return job.id in self._reserved or (int(job.id, 16), job.attempts) in self._running
 
 
 @contextlib.contextmanager
-def watched(plan: Plan, disk: Disk, began: Began, reach: Callable[[str], None]) -> Iterator[None]:
-    """Set the sizes, tell of each run of a handler, and of what is reached inside."""
+def watched(plan: Plan, disk: Disk, watcher: Watcher, reach: Callable[[str], None]) -> Iterator[None]:
+    """Set the sizes, tell of each step of a job, and of what is reached inside."""
+    file = File(disk)
     with (
         patch.object(life, "boot", lambda: f"boot {disk.boots}"),
-        patch.object(Worker, "_outcome", _observed(Worker._outcome, began)),
+        patch.object(Worker, "_outcome", _observed(Worker._outcome, watcher, file)),
+        patch.object(database.Database, "commit", _read_after(database.Database.commit, file)),
+        patch.object(runs.Runs, "reserve", _told(runs.Runs.reserve, watcher)),
         contextlib.ExitStack() as probes,
     ):
         for module, name, size in _sizes(plan):
@@ -249,12 +373,16 @@ def _sizes(plan: Plan) -> list[tuple[ModuleType, str, int]]:
         (backlog, "MOST", plan.sizes.most),
         (batch, "BATCH", plan.batch),
         (checkpoints, "PAGES", plan.checkpoint),
+        (database, "MOST_ROWS", plan.rows),
+        (reservations, "MOST_EACH", plan.ahead),
     ]
 
 
-def _observed(run: Callable[[Worker, Job], Outcome], began: Began) -> Callable[[Worker, Job], Outcome]:
+def _observed(
+    run: Callable[[Worker, Job], Outcome], watcher: Watcher, file: File
+) -> Callable[[Worker, Job], Outcome]:
     def observed(worker: Worker, job: Job) -> Outcome:
-        ended = began(job)
+        ended = watcher.began(job, is_stored=file.lets_begin(job))
         outcome = run(worker, job)
         ended(outcome)
         return outcome
@@ -262,17 +390,52 @@ def _observed(run: Callable[[Worker, Job], Outcome], began: Began) -> Callable[[
     return observed
 
 
+def _read_after(
+    commit: Callable[[database.Database], bool], file: File
+) -> Callable[[database.Database], bool]:
+    def committed(store: database.Database) -> bool:
+        wrote = commit(store)
+        if wrote:
+            file.read(store._connection)
+        return wrote
+
+    return committed
+
+
+def _told(reserve: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
+    def reserved(kept: runs.Runs, job: Job, past: database.Past, *, is_certain: bool) -> None:
+        watcher.reserved(job)
+        reserve(kept, job, past, is_certain=is_certain)
+
+    return reserved
+
+
 #: A method, and the situation that a call of it is, if what the function says of its arguments is true.
-Probe = tuple[type[Any], str, Callable[..., str | None]]
+Probe = tuple[Any, str, Callable[..., str | None]]
 
 
-def _rolled_back(store: jobstore.JobStore, _error: BaseException) -> str:
+def _rolled_back(store: jobstore.JobStore, _error: BaseException, **_: bool) -> str:
+    if store._ledger._attempts._taken_back:
+        return "what was taken out of the channel put back"
     kinds = {type(entry.message) for entry in store._batch.entries}
-    return "a batch rolled back with a claim in it" if Claim in kinds else "a batch rolled back"
+    return "a batch rolled back with a beginning in it" if Begin in kinds else "a batch rolled back"
 
 
-def _awaits_answered(store: jobstore.JobStore, *, awaits: bool) -> str | None:
-    return "an await answered at a stop" if awaits and store._awaits._count else None
+def _awaits_answered(store: jobstore.JobStore, message: Message) -> str | None:
+    is_answered = isinstance(message, Drain) and store._awaits._count
+    return "an await answered at a stop" if is_answered else None
+
+
+def _taken_back(kept: attempts.Attempts, job_id: str) -> str | None:
+    return "a reserved job cancelled" if job_id in kept.runs.reserved else None
+
+
+def _told_late(kept: attempts.Attempts, outcome: Outcome) -> str | None:
+    return "an outcome tells that a job had begun" if outcome.id in kept.runs.reserved else None
+
+
+def _all_taken_back(kept: attempts.Attempts) -> str | None:
+    return "reserved jobs taken back at a stop" if kept.runs.reserved else None
 
 
 PROBES: Final[tuple[Probe, ...]] = (
@@ -290,17 +453,30 @@ PROBES: Final[tuple[Probe, ...]] = (
     (ledger.Ledger, "_recover_crashed", lambda *_: "a recovery"),
     (database.Database, "set_back", lambda *_: "the clock set back under waiting jobs"),
     (suspicion.Suspicion, "wait", lambda *_: "a suspect that waits"),
-    (attempts.Attempts, "_claim_alone", lambda *_: "a suspect that must run alone"),
-    (Channel, "clear", lambda channel: "a channel emptied to be read again" if channel.is_open else None),
+    (
+        attempts.Attempts,
+        "_alone",
+        lambda kept: "a suspect that must run alone" if kept.suspicion.alone else None,
+    ),
+    (backlog.Backlog, "_start_again", lambda *_: "a line emptied to be read again"),
     (IllegalMove, "__init__", lambda *_: "an illegal move refused"),
     (Reply, "give_up", lambda *_: "an asker that has given up"),
     (jobstore.JobStore, "_bring_back", _awaits_answered),
+    (attempts.Attempts, "take_back", _taken_back),
+    (attempts.Attempts, "take_all_back", _all_taken_back),
+    (attempts.Attempts, "_run", _told_late),
+    (
+        runs.Runs,
+        "reserve",
+        lambda *_, is_certain: None if is_certain else "a job reserved ahead of the Workers",
+    ),
+    (recovery.lifecycle, "perhaps_begun", lambda *_, **__: "a job that had perhaps begun"),
 )
 
 
 @contextlib.contextmanager
 def _probe(
-    owner: type[Any], name: str, situation: Callable[..., str | None], reach: Callable[[str], None]
+    owner: Any, name: str, situation: Callable[..., str | None], reach: Callable[[str], None]
 ) -> Iterator[None]:
     real = getattr(owner, name)
 

@@ -90,6 +90,8 @@ class Scheduler:
         self.tasks: list[Task] = []
         #: How often one task was followed by another.
         self.switches = 0
+        #: The same since time passed last.
+        self.restless = 0
         #: How likely a switch is a pause, and how many tasks are paused now.
         self.pausing = 0.0
         self.paused = 0
@@ -175,7 +177,7 @@ class Scheduler:
             when = min(self._next_timer(), limit)
             if when > self.clock.now:
                 self.on_advance(when)
-                self.clock.now = when
+                self.clock.now, self.restless = when, 0
             if self._next_timer() > self.clock.now:
                 return until()
             self._expire()
@@ -197,6 +199,7 @@ class Scheduler:
         ready[place] = ready[-1]
         ready.pop()
         self.switches += 1
+        self.restless += 1
         self._current = task
         task.switch()
         self._current = None
