@@ -14,10 +14,12 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
+
 from tests.recording import drain, recording
-from tests.records import executions, stored
+from tests.records import TYPE, executions, stored
 from tests.reloads import LONGEST_PAUSE, SECONDS, Sent, faults, load, pauses, reloaded
-from tests.service import PATIENCE, Service, answer, eventually, running
+from tests.service import PATIENCE, Service, eventually, running
 
 #: Seconds more for a busy machine.
 SLACK = 2.0
@@ -30,21 +32,34 @@ def test_reloads_under_load_lose_nothing_and_refuse_nobody(tmp_path: Path) -> No
     assert max(report.pauses) < SECONDS + LONGEST_PAUSE + SLACK
 
 
-def test_a_reload_waits_for_the_running_job_and_not_much_longer(tmp_path: Path) -> None:
-    with recording(tmp_path, GOFER_WORKERS=1) as service:
+def submit(service: Service, number: int, seconds: float = 0) -> httpx.Response:
+    payload = {"number": number, "seconds": seconds}
+    return service.client.post("/jobs", json={"type": TYPE, "payload": payload}).raise_for_status()
+
+
+def begin(service: Service, number: int, seconds: float) -> str:
+    job_id = str(submit(service, number, seconds).json()["id"])
+    service.wait_for(job_id, "processing")
+    return job_id
+
+
+def test_during_a_reload_jobs_are_stored_while_one_runs_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    with recording(tmp_path, GOFER_WORKERS=2) as service:
         eventually(service.is_well)
-        job = {"type": "record", "payload": {"number": -1, "seconds": 4}}
-        job_id = service.client.post("/jobs", json=job).json()["id"]
-        service.wait_for(job_id, "processing")
+        job_id = begin(service, -1, seconds=4)
         sent, moment = asyncio.run(reloading(service))
         drain(service)
         assert service.stop(signal.SIGTERM).code == 0
     earlier = [Sent(-1, moment, moment, 201, job_id)]
     assert faults(earlier + sent, tmp_path / "jobs.db", tmp_path / "records") == []
-    (end,) = [run.ended for run in executions(tmp_path / "records") if run.number == -1]
-    assert end is not None
+    running, *others = executions(tmp_path / "records")
+    assert running.number == -1
+    assert running.ended is not None
     (pause,) = pauses(sent, [moment])
-    assert pause < end - moment + LONGEST_PAUSE + SLACK
+    assert pause < LONGEST_PAUSE + SLACK
+    stored_meanwhile = [one.number for one in sent if moment + 1 < one.done < running.ended - 0.5]
+    assert len(stored_meanwhile) > 20
+    assert all(run.pid != running.pid for run in others if run.number in stored_meanwhile)
 
 
 async def reloading(service: Service) -> tuple[list[Sent], float]:
@@ -122,19 +137,20 @@ async def upgrading(service: Service) -> list[Sent]:
     return await loading
 
 
-def test_an_upgrade_takes_what_comes_on_connections_that_are_open(tmp_path: Path) -> None:
-    body = b'{"type": "record", "payload": {"number": 1}}'
-    head = b"POST /jobs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    with recording(tmp_path) as service, service.connect() as connection:
+def test_an_upgrade_takes_what_comes_while_the_old_process_waits_for_its_jobs(tmp_path: Path) -> None:
+    with recording(tmp_path) as service:
         eventually(service.is_well)
+        begin(service, -1, seconds=2)
         service.master.send_signal(signal.SIGUSR2)
         eventually(lambda: "waiting for the owner" in service.log)
         service.master.send_signal(signal.SIGTERM)
-        eventually(lambda: "Worker shutting down" in service.log)
-        connection.sendall(head % len(body) + body)
-        response = answer(connection)
-        assert response.status_code == 201
-        assert service.wait_for(response.json()["id"], "completed")["attempts"] == 1
+        eventually(lambda: "waiting for running jobs" in service.log)
+        submitted = submit(service, 1)
+        assert submitted.headers["Connection"] == "close"
+        assert service.wait_for(submitted.json()["id"], "completed")["attempts"] == 1
+    first, second = executions(tmp_path / "records")
+    assert (first.number, second.number) == (-1, 1)
+    assert first.pid != second.pid
 
 
 def test_hundreds_of_new_connections_wait_while_the_service_is_busy() -> None:
