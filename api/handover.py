@@ -26,7 +26,7 @@ from api.server import Worker
 #: Seconds that requests which were begun may still take while others wait, and for which this process waits
 #: for the next one.
 LAST_ANSWERS: Final = 0.5
-SUCCESSION: Final = 8.0
+SUCCESSION: Final = 2.0
 
 
 class HandOver:

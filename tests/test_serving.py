@@ -781,7 +781,7 @@ def test_who_hands_over_stores_jobs_until_the_running_one_has_ended_and_the_next
 
     def submit_and_let_go() -> None:
         submitted.append(process.submit())
-        assert not is_refused(process.worker.address)
+        assert process.worker.servers[0].is_serving()
         job.may_end.set()
 
     def hand_over() -> None:
