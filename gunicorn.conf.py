@@ -15,6 +15,7 @@ try:
     from api import checks, leaving, master
     from api.reloads import Reloads
     from api.serving import Serving
+    from api.watch import Watch
 
     api.APPS  # noqa: B018 - even if our modules are found, another `api` would not have this
 except Exception as error:  # noqa: BLE001 - whatever is imported in their place
@@ -61,6 +62,7 @@ def when_ready(server):
     master.stop_gracefully_at_each_signal()
     master.keep_one_worker(server)
     server.reloads = Reloads(server)
+    Watch(server)
 
 
 def on_reload(server):

@@ -91,14 +91,14 @@ class Relay:
         await self._answered_here.end(limit)
 
     async def finish(self, limit: float) -> None:
-        """Return when the next process answers and all that was passed on is answered, or after the limit."""
-        await self._wait_for_successor(limit)
-        await self._passed_on.end(limit)
+        """Return when the next process answers and all that was passed on is answered, or after the limit.
 
-    async def _wait_for_successor(self, limit: float) -> None:
+        If none answers, perhaps none has followed, and only the end of this one brings another.
+        """
         with contextlib.suppress(OSError):  # A TimeoutError is one, too.
             async with asyncio.timeout(limit):
                 await self._exchange(b"HEAD /health HTTP/1.0\r\n\r\n")
+                await self._passed_on.end(limit)
 
     async def _ask_again(self, scope: Event, receive: Receive, send: Send) -> None:
         body = await _body(receive)

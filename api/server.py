@@ -62,6 +62,8 @@ class Master(Protocol):
     handle_hup: Callable[[], None]
     handle_ttin: Callable[[], None]
     handle_ttou: Callable[[], None]
+    #: Called about once a second: ends what has given no sign of life for too long.
+    murder_workers: Callable[[], None]
 
     def setup(self, app: App) -> None:
         """Take over the configuration of the app."""

@@ -241,6 +241,7 @@ def test_the_service_goes_on_if_the_process_that_was_to_take_over_is_killed(tmp_
         eventually(lambda: "waiting for running jobs" in service.log)
         os.kill(workers(service)[-1], signal.SIGKILL)
         stored = service.client.post("/jobs", json={"type": "version"}).raise_for_status().json()
+        eventually(partial(has_started, service, 2))  # Until then nobody may answer, for some seconds.
         assert service.wait_for(stored["id"], "completed")["attempts"] == 1
         assert service.job(job)["attempts"] == 1
         assert len(workers(service)) == 3

@@ -31,6 +31,7 @@ from actors.handlers import Function
 from api import checks, master, server, serving, waiting
 from api.reloads import Reloads
 from api.serving import Serving
+from api.watch import Watch
 from tests import records
 from tests.jobs import LIMIT, echo
 
@@ -116,10 +117,15 @@ class FakeMaster:
         self.handle_hup: Callable[[], None] = lambda: None
         self.handle_ttin: Callable[[], None] = lambda: None
         self.handle_ttou: Callable[[], None] = lambda: None
+        self.looks = 0
+        self.murder_workers: Callable[[], None] = self._look
 
     def setup(self, app: server.App) -> None:
         self.cfg = app.cfg
         self.num_workers = app.cfg.workers
+
+    def _look(self) -> None:
+        self.looks += 1
 
 
 class FakeWorker:
@@ -435,6 +441,19 @@ def test_a_configuration_that_cannot_be_used_is_refused_in_one_line_and_changes_
     assert gunicorn.num_workers == 1
     (line,) = gunicorn.lines
     assert said in line
+
+
+# What the master makes of a worker that gives no sign of life.
+
+
+def test_after_a_sleep_the_master_gives_a_worker_time_before_it_ends_the_silent_one() -> None:
+    gunicorn, moments = FakeMaster(), iter([0, 1, 2, 60, 60.1, 61, 62, 63, 63.9, 64, 65])
+    Watch(gunicorn, lambda: next(moments))
+    looks = []
+    for _ in range(10):
+        gunicorn.murder_workers()
+        looks.append(gunicorn.looks)
+    assert looks == [1, 2, 2, 2, 2, 2, 2, 2, 3, 4]
 
 
 # The start of a worker.
