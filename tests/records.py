@@ -77,6 +77,22 @@ def ticks(payload: dict[str, Any]) -> None:
         pass
 
 
+def until(payload: dict[str, Any]) -> None:
+    """Go on until the file is there, and do not give way."""
+    note("start", payload["number"])
+    while not Path(payload["file"]).exists():
+        note("tick", payload["number"])
+        time.sleep(TICK)
+    note("end", payload["number"])
+
+
+def abort(payload: dict[str, Any]) -> None:
+    """Bring the process down, when its other jobs have begun."""
+    note("start", payload["number"])
+    time.sleep(payload["seconds"])
+    os.abort()
+
+
 def fork(payload: dict[str, Any]) -> int:
     """Leave a child behind that does nothing for so many seconds; return its process id."""
     child = os.fork()
@@ -102,7 +118,15 @@ def late(payload: Late) -> int:
     return payload.number
 
 
-handlers = {TYPE: record, "steps": steps, "ticks": ticks, "fork": fork, "late": late}
+handlers = {
+    TYPE: record,
+    "steps": steps,
+    "ticks": ticks,
+    "until": until,
+    "abort": abort,
+    "fork": fork,
+    "late": late,
+}
 
 
 def executions(records: Path) -> list[Execution]:
