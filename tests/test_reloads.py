@@ -22,7 +22,7 @@ import pytest
 from tests.crashes import workers
 from tests.recording import drain, recording
 from tests.records import TYPE, doubled, executions, stored
-from tests.reloads import LONGEST_PAUSE, SECONDS, Sent, faults, load, pauses, reloaded
+from tests.reloads import LONGEST_PAUSE, Plan, Sent, faults, load, pauses, reloaded
 from tests.service import PATIENCE, TOP, Service, Setting, eventually, running
 
 #: Seconds more for a busy machine.
@@ -30,10 +30,18 @@ SLACK = 2.0
 
 
 def test_reloads_under_load_lose_nothing_and_refuse_nobody(tmp_path: Path) -> None:
-    report = reloaded(tmp_path, 3, measuring=1, chance=random.Random(1))
+    report = reloaded(tmp_path, Plan(3), measuring=1, chance=random.Random(1))
     assert report.faults == []
     assert len(report.sent) > 200
-    assert max(report.pauses) < SECONDS + LONGEST_PAUSE + SLACK
+    assert max(report.pauses) < LONGEST_PAUSE + SLACK
+
+
+def test_reloads_while_long_jobs_run_lose_nothing_and_keep_nobody_waiting(tmp_path: Path) -> None:
+    plan = Plan(2, long=3, grace=1, broken=1)
+    report = reloaded(tmp_path, plan, measuring=0.3, chance=random.Random(2))
+    assert report.faults == []
+    assert len([one for one in report.sent if one.number < 0]) >= 4
+    assert max(one.done - one.due for one in report.sent) < LONGEST_PAUSE + SLACK
 
 
 def submit(service: Service, number: int, seconds: float = 0) -> httpx.Response:
