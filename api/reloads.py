@@ -10,10 +10,13 @@ one in the same moment; and then waits for that one's end, deaf to all signals. 
 3. Whichever ends, one is wanted again (`ended`): gunicorn starts another only if none is left.
 
 Gunicorn's loop runs all the while, so a stop is begun immediately. A SIGHUP in the midst of this is acted on
-when it is over: the process that is loading may have read half of what that one is about.
+when it is over. A process that is still loading is then ended: it may have read half of what the signal is
+about, or never come to an end. One that has loaded is not, as the first may be handing over to it.
 """
 
+import os
 import signal
+import time
 
 from api.server import Config, Master
 
@@ -30,6 +33,7 @@ class Reloads:
         """Start the process that will take over."""
         if self._master.num_workers > 1:
             self._is_another_due = True
+            self._end_what_is_loading()
             return
         try:
             self._configure()
@@ -48,6 +52,12 @@ class Reloads:
         if self._is_another_due:
             self._is_another_due = False
             self._master.SIG_QUEUE.put_nowait(signal.SIGHUP)
+
+    def _end_what_is_loading(self) -> None:
+        for pid, worker in self._master.WORKERS.items():
+            # Before the first sign of life (see `heartbeat.py`) gunicorn has the wall clock there.
+            if worker.tmp.last_update() > time.monotonic():
+                os.kill(pid, signal.SIGTERM)  # It has not been reaped, so that is no other's process id.
 
     def _configure(self) -> None:
         """Take up the configuration as it is now. Raises SystemExit, with all as before, if that is wrong."""

@@ -64,6 +64,7 @@ class Serving:
         self._start = start
         self._system: System | None = None
         self._relay: Relay
+        self._has_told_them = False
         self._is_waiting = True
         #: Whether another master waits for this one's end.
         self._is_replaced = False
@@ -78,10 +79,15 @@ class Serving:
         Both of the first may take any time, so a stop signal ends the process in the midst of them.
         """
         try:
+            self._boot()
+        except waiting.Stopped:
+            sys.exit(0)
+
+    def _boot(self) -> None:
+        try:
             self._take_signals()
             self._children = Children(self._worker.sockets)
             load(self._settings)
-            self._announce()
             with Heartbeat(self._worker.notify):
                 ownership = waiting.own(self._settings.database, self._look)
                 self._is_waiting = False
@@ -90,33 +96,28 @@ class Serving:
             self._worker.asgi = self._relay
             self._tune()
             self._say_ready(self._system)
-        except waiting.Stopped:
-            sys.exit(0)
+            self._tell_predecessors()  # In memory, or from another file, they have not made way yet.
         except Exception as error:  # noqa: BLE001 - one line, whatever it is
             self._fail(error)
 
-    def _announce(self) -> None:
-        """At a reload, tell the process that serves that this one can take over."""
-        predecessors = self._worker.predecessors
-        if predecessors and self._settings.database == IN_MEMORY:
-            self._worker.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
-        self._tell_predecessors()
-
     def _tell_predecessors(self) -> None:
+        """At a reload, tell the process that serves that this one can take over."""
+        self._has_told_them = True
         for pid in self._worker.predecessors:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, HANDS_OVER)
 
     def _look(self) -> None:
-        """Look around while waiting for the database."""
+        """Look around while another process has the database."""
         if os.getppid() != self._worker.ppid:
             sys.exit(0)
-        self._tell_predecessors()  # Again, as that one may not have been ready to listen.
+        self._tell_predecessors()  # Also again, as that one may not have been ready to listen.
 
     def _fail(self, error: Exception) -> NoReturn:
         """End a process that cannot boot; unless another one still serves, gunicorn will not try again."""
         reason = str(error) if isinstance(error, GoferError) else f"the start failed: {error!r}"
-        goes_on = self._is_waiting and self._worker.predecessors
+        self._is_waiting = False  # A stop signal would break this off.
+        goes_on = self._worker.predecessors and not self._has_told_them
         said = "the reload failed, and the service goes on as it was: " if goes_on else ""
         self._worker.log.error("gofer: %s%s", said, reason)
         self._worker.log.debug("gofer: %s", "".join(traceback.format_exception(error)))
@@ -127,6 +128,8 @@ class Serving:
         sys.exit(self.code)
 
     def _say_ready(self, system: System) -> None:
+        if self._worker.predecessors and self._settings.database == IN_MEMORY:
+            self._worker.log.warning("gofer: the jobs are kept in memory, so the reload starts without any")
         log.logger("Gofer").info(
             "ready",
             address=url(self._worker.sockets[0].getsockname()),
@@ -179,6 +182,7 @@ class Serving:
     def _when_serving(self, act: Callable[[], None]) -> None:
         """Act on a signal in the loop; before there is anything to be stopped, just end."""
         if self._is_waiting:
+            self._is_waiting = False  # Once: the next one would come in the middle of the end.
             raise waiting.Stopped
         # Gunicorn may have ended the loop by itself, as when its master was killed: an error here would then
         # break `end` off.

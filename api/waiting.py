@@ -12,7 +12,8 @@ from typing import Final
 import actors
 from actors.store import Ownership
 
-#: Seconds between two looks around.
+#: Seconds until the first look around, when it is clear that there is an owner, and between two.
+FIRST: Final = 0.05
 LOOK: Final = 1.0
 
 
@@ -21,9 +22,9 @@ class Stopped(BaseException):
 
 
 def own(database: str, look: Callable[[], None]) -> Ownership | None:
-    """Take the lock of the database, or wait for it and `look` now and then, which may raise."""
+    """Take the lock of the database; while it has an owner, wait and `look` now and then, which may raise."""
     signal.signal(signal.SIGALRM, lambda *_: look())
-    signal.setitimer(signal.ITIMER_REAL, LOOK, LOOK)
+    signal.setitimer(signal.ITIMER_REAL, FIRST, LOOK)
     try:
         return actors.own(database, wait=True)
     finally:

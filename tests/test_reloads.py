@@ -229,6 +229,17 @@ def test_a_reload_during_a_reload_takes_what_has_changed_meanwhile(tmp_path: Pat
         assert version(service) == 3
 
 
+def test_a_reload_takes_the_place_of_one_whose_handlers_never_finish_loading(tmp_path: Path) -> None:
+    with changeable(tmp_path) as service:
+        (tmp_path / "mine.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
+        service.master.send_signal(signal.SIGHUP)
+        eventually(lambda: len(workers(service)) == 2)
+        change(tmp_path, 2)
+        service.master.send_signal(signal.SIGHUP)
+        eventually(partial(has_started, service, 2))
+        assert version(service) == 2
+
+
 @pytest.mark.parametrize(("job_type", "attempts"), [("ticks", 2), ("steps", 1)])
 def test_a_job_that_outlasts_the_grace_is_never_run_by_two_processes_at_once(
     job_type: str, attempts: int, tmp_path: Path

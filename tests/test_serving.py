@@ -11,11 +11,13 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2
+from types import SimpleNamespace
 from typing import Any
 
 import falcon.testing
@@ -111,7 +113,7 @@ class FakeMaster:
         self.cfg = self.app.cfg
         self.lines = Lines()
         self.log: server.GunicornLog = self.lines
-        self.WORKERS: dict[int, Any] = {11: None}
+        self.WORKERS: dict[int, Any] = {11: SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: 1.0))}
         self.SIG_QUEUE: SimpleQueue[int] = SimpleQueue()
         self.num_workers = 1
         self.handle_hup: Callable[[], None] = lambda: None
@@ -414,6 +416,19 @@ def test_reloads_during_a_reload_are_acted_on_after_it_as_one() -> None:
     reloads.ended()
     assert gunicorn.SIG_QUEUE.get_nowait() == SIGHUP
     assert gunicorn.SIG_QUEUE.empty()
+
+
+def test_a_reload_ends_the_process_of_an_earlier_one_that_is_still_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    gunicorn = FakeMaster()
+    Reloads(gunicorn)
+    gunicorn.handle_hup()
+    gunicorn.WORKERS[12] = SimpleNamespace(tmp=SimpleNamespace(last_update=time.time))
+    gunicorn.handle_hup()
+    assert sent == [(12, SIGTERM)]
 
 
 @pytest.mark.parametrize(
@@ -936,6 +951,20 @@ def test_who_cannot_load_its_handlers_leaves_the_process_that_serves_alone(
     assert told == []
     (line,) = process.worker.lines
     assert line.startswith("gofer: the reload failed, and the service goes on as it was: GOFER_HANDLERS")
+
+
+@pytest.mark.parametrize("path", ["nowhere/jobs.db", "other.db"], ids=["nowhere", "not ours"])
+def test_who_cannot_use_another_database_leaves_the_process_that_serves_alone(
+    path: str, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.db").write_bytes(b"this is not a database" * 100)
+    told = told_predecessors(monkeypatch, process)
+    with pytest.raises(SystemExit) as ended:
+        process.begin(tmp_path / path)
+    assert ended.value.code == 0
+    assert told == []
+    (line,) = process.worker.lines
+    assert line.startswith("gofer: the reload failed, and the service goes on as it was: GOFER_DATABASE")
 
 
 # The end of a worker.
