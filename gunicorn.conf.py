@@ -1,4 +1,7 @@
-"""gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`. What the hooks do is in `api/serving.py`."""
+"""gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`.
+
+What the hooks do is in `api/master.py` and `api/reloads.py`, and for the worker in `api/serving.py`.
+"""
 
 import logging.config
 import os
@@ -9,7 +12,10 @@ try:
     import actors
     import api
     from actors import from_environment, log
-    from api import checks, leaving, serving
+    from api import checks, leaving, master
+    from api.reloads import Reloads
+    from api.serving import Serving
+    from api.watch import Watch
 
     api.APPS  # noqa: B018 - even if our modules are found, another `api` would not have this
 except Exception as error:  # noqa: BLE001 - whatever is imported in their place
@@ -49,30 +55,35 @@ graceful_timeout = settings.grace + checks.RESERVE
 
 def on_starting(server):
     checks.check(server.cfg, settings)
-    serving.release_after_fork()
+    master.release_after_fork()
 
 
 def when_ready(server):
-    serving.stop_gracefully_at_each_signal()
-
-
-def nworkers_changed(server, new_value, old_value):
-    serving.keep_one_worker(server, new_value, old_value)
-
-
-def pre_fork(server, worker):
-    serving.hold_stop_signals()
+    master.stop_gracefully_at_each_signal()
+    master.keep_one_worker(server)
+    server.reloads = Reloads(server)
+    Watch(server)
 
 
 def on_reload(server):
-    serving.announce_hand_over(server, settings)
+    checks.check_options(server.app.cfg, settings)
 
 
-pre_exec = on_reload  # At a SIGUSR2: this master will be stopped when the new one is there.
+def pre_fork(server, worker):
+    worker.predecessors = list(server.WORKERS)
+    master.hold_stop_signals()
+
+
+def child_exit(server, worker):
+    server.reloads.ended()
+
+
+def pre_exec(server):  # At a SIGUSR2: this master will be stopped when the new one is there.
+    master.announce_replacement(server)
 
 
 def post_worker_init(worker):
-    worker.serving = serving.Serving(worker, settings)
+    worker.serving = Serving(worker, settings)
     worker.serving.begin()
 
 

@@ -67,8 +67,8 @@ class System:
         #: Held while actors are started or told to end, so that none starts during a drain.
         self._changing = threading.Lock()
         self._ending: list[threading.Thread] = []
-        #: Held while it is stopped, once.
-        self._stopping = threading.Lock()
+        #: Held while it, or its Workers, are stopped, once.
+        self._stopping = threading.RLock()
         self._is_stopped = False
         self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
@@ -147,23 +147,28 @@ class System:
             self._pool.stop()
         self._is_stopped = True
 
-    def stop_workers(self) -> None:
-        """Stop the Workers of a drained system; cut off what still runs when its grace is over."""
-        for ref in self.workers:
-            ref.stop(block=False)
-        if running := self._running():
-            names = [f"{job.id} ({job.type})" for job in running]
-            seconds = round(self.interrupts.seconds_left, 1)
-            self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
-        end = time.monotonic() + self.interrupts.seconds_left + NEXT_YIELD
-        for thread in [*map(thread_of, self.workers), *self._ending]:
-            thread.join(max(0, end - time.monotonic()))
-        stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
-        for ref in stuck:  # Or `ActorRegistry.stop_all()`, or another stop, would wait for it.
-            pykka.ActorRegistry.unregister(ref)
-            self.workers.remove(ref)
-        for job in self._running() if stuck else []:
-            self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
+    def stop_workers(self) -> bool:
+        """Stop the Workers of a drained system; cut off what still runs when its grace is over.
+
+        Return whether nothing does. May be called again, from any thread.
+        """
+        with self._stopping:
+            for ref in self.workers:
+                ref.stop(block=False)
+            if running := self._running():
+                names = [f"{job.id} ({job.type})" for job in running]
+                seconds = round(self.interrupts.seconds_left, 1)
+                self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
+            end = time.monotonic() + self.interrupts.seconds_left + NEXT_YIELD
+            for thread in [*map(thread_of, self.workers), *self._ending]:
+                thread.join(max(0, end - time.monotonic()))
+            stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
+            for ref in stuck:  # Or `ActorRegistry.stop_all()`, or another stop, would wait for it.
+                pykka.ActorRegistry.unregister(ref)
+                self.workers.remove(ref)
+            for job in self._running() if stuck else []:
+                self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
+            return not stuck
 
     def _running(self) -> list[Job]:
         """Return the running jobs, if the JobStore can say; a stop goes on without that."""

@@ -16,6 +16,12 @@ RESERVE: Final = 5
 
 def check(cfg: Config, settings: Settings) -> None:
     """Exit with one line if the service could not start, or not keep its word, with what was set."""
+    check_options(cfg, settings)
+    _check_listening(cfg)
+
+
+def check_options(cfg: Config, settings: Settings) -> None:
+    """As far as that can change at a reload."""
     refusals = {
         f"{cfg.workers} workers: the actors live in one process, so leave workers at 1;"
         " GOFER_WORKERS sets how many jobs run at once": cfg.workers != 1,
@@ -34,7 +40,6 @@ def check(cfg: Config, settings: Settings) -> None:
             settings.simulation()
         except GoferError as error:
             sys.exit(f"gofer: {error}")
-    _check_listening(cfg)
 
 
 def _check_listening(cfg: Config) -> None:

@@ -4,20 +4,20 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.service import Service, eventually, starting
+from tests.service import Service, Setting, eventually, starting
 
 
 @contextlib.contextmanager
-def recording(folder: Path, **settings: str | float) -> Iterator[Service]:
+def recording(folder: Path, **settings: Setting) -> Iterator[Service]:
     """Start a service on `folder/jobs.db` that refuses and forgets no job; the record is `folder/records`."""
-    with starting(
-        GOFER_DATABASE=folder / "jobs.db",
-        GOFER_HANDLERS="tests.records:handlers",
-        GOFER_CAPACITY=10_000_000,
-        GOFER_KEEP_FINISHED=0,
-        RECORDS=folder / "records",
-        **settings,
-    ) as service:
+    ours: dict[str, Setting] = {
+        "GOFER_DATABASE": folder / "jobs.db",
+        "GOFER_HANDLERS": "tests.records:handlers",
+        "GOFER_CAPACITY": 10_000_000,
+        "GOFER_KEEP_FINISHED": 0,
+        "RECORDS": folder / "records",
+    }
+    with starting(**{**ours, **settings}) as service:
         yield service
 
 

@@ -5,10 +5,12 @@ unique, and the "seconds" that the job is to take. The monotonic clock is one fo
 """
 
 import functools
+import itertools
 import os
 import sqlite3
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,6 +18,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 TYPE: Final = "record"
+#: Seconds between two signs of life of a long run.
+TICK: Final = 0.02
 
 
 class Execution(NamedTuple):
@@ -56,6 +60,39 @@ def record(payload: dict[str, Any]) -> int:
     return os.getpid()
 
 
+def steps(payload: dict[str, Any]) -> Iterator[None]:
+    """Take as long, and give way in between."""
+    note("start", payload["number"])
+    end = time.monotonic() + payload["seconds"]
+    while time.monotonic() < end:
+        note("tick", payload["number"])
+        yield
+        time.sleep(TICK)
+    note("end", payload["number"])
+
+
+def ticks(payload: dict[str, Any]) -> None:
+    """Take as long, and do not give way."""
+    for _ in steps(payload):
+        pass
+
+
+def until(payload: dict[str, Any]) -> None:
+    """Go on until the file is there, and do not give way."""
+    note("start", payload["number"])
+    while not Path(payload["file"]).exists():
+        note("tick", payload["number"])
+        time.sleep(TICK)
+    note("end", payload["number"])
+
+
+def abort(payload: dict[str, Any]) -> None:
+    """Bring the process down, when its other jobs have begun."""
+    note("start", payload["number"])
+    time.sleep(payload["seconds"])
+    os.abort()
+
+
 def fork(payload: dict[str, Any]) -> int:
     """Leave a child behind that does nothing for so many seconds; return its process id."""
     child = os.fork()
@@ -81,7 +118,15 @@ def late(payload: Late) -> int:
     return payload.number
 
 
-handlers = {TYPE: record, "fork": fork, "late": late}
+handlers = {
+    TYPE: record,
+    "steps": steps,
+    "ticks": ticks,
+    "until": until,
+    "abort": abort,
+    "fork": fork,
+    "late": late,
+}
 
 
 def executions(records: Path) -> list[Execution]:
@@ -116,6 +161,22 @@ def overlaps(runs: list[Execution]) -> list[tuple[Execution, Execution]]:
         for number, after in enumerate(order)
         for before in order[:number]
         if _over(last[before]) > first[after].started
+    ]
+
+
+def doubled(records: Path) -> list[tuple[int, int, int]]:
+    """Return each run that went on when another process had begun to run the same: number, pids."""
+    last: dict[int, dict[int, float]] = defaultdict(dict)
+    first: dict[int, dict[int, float]] = defaultdict(dict)
+    for line in records.read_text().splitlines():
+        _, number, pid, seconds = line.split()
+        first[int(number)].setdefault(int(pid), float(seconds))
+        last[int(number)][int(pid)] = float(seconds)
+    return [
+        (number, one, other)
+        for number, begun in first.items()
+        for one, other in itertools.permutations(begun, 2)
+        if begun[one] < begun[other] < last[number][one]
     ]
 
 

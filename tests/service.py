@@ -27,11 +27,11 @@ COMMAND = [str(Path(sys.executable).with_name("gunicorn")), "-c", "gunicorn.conf
 PATIENCE = 20.0
 
 
-def eventually(condition: Callable[[], T | None]) -> T:
+def eventually(condition: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """Return the first thing that the condition gives and that is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"this did not come true in {PATIENCE:g} seconds"
+        assert time.monotonic() < deadline, f"this did not come true in {seconds:g} seconds"
         time.sleep(0.01)
     return result
 

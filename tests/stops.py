@@ -88,7 +88,7 @@ class Round:
             began = time.monotonic()
             master.terminate()
             try:
-                code, late = master.wait(2 * LIMIT + SLACK), False
+                code, late = master.wait(LIMIT + SLACK), False
             except subprocess.TimeoutExpired:
                 code, late = 0, True
             seconds = time.monotonic() - began
@@ -115,8 +115,7 @@ class Round:
         log = self._log.read_text()
         if code != 0 and (code != -signal.SIGTERM or "Booting worker" in log):
             yield f"exit code {code}"
-        # After LIMIT the master kills; a reload may have held the master up for as long before.
-        if seconds > (2 * LIMIT if self.phase == "reload" else LIMIT):
+        if seconds > LIMIT:  # Then the master kills.
             yield f"it took {seconds:.1f} s"
         yield from (f"{word} in the log" for word in ("SIGKILL", "Traceback", '"error"') if word in log)
         started, stopped = (len(self._events(text)) for text in ("ready", "job store stopped"))

@@ -11,10 +11,13 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2
+from types import SimpleNamespace
 from typing import Any
 
 import falcon.testing
@@ -27,8 +30,10 @@ import actors
 from actors import Await, Settings, Submit, System
 from actors.errors import Draining
 from actors.handlers import Function
-from api import checks, server, serving
+from api import checks, master, server, serving, waiting
+from api.reloads import Reloads
 from api.serving import Serving
+from api.watch import Watch
 from tests import records
 from tests.jobs import LIMIT, echo
 
@@ -42,7 +47,7 @@ END_NOW = "end now"
 REOPEN = "reopen the log files"
 
 #: All whose handling a worker, or a test, changes.
-SIGNALS = (*serving.STOP_SIGNALS, SIGURG, SIGHUP, SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGALRM)
+SIGNALS = (*master.STOP_SIGNALS, SIGURG, SIGHUP, SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGALRM)
 
 each_stop_signal = pytest.mark.parametrize(
     "signum", [SIGTERM, SIGINT, SIGQUIT], ids=lambda signum: signum.name
@@ -62,6 +67,9 @@ class Lines(list[str]):
     def debug(self, message: str, *values: object) -> None:
         pass
 
+    def reopen_files(self) -> None:
+        pass
+
 
 @dataclass
 class Options:
@@ -75,27 +83,51 @@ class Options:
     graceful_timeout: int = 30
     backlog: int = 2048
     address: list[tuple[str, int] | str | int] = field(default_factory=list)
+    #: Why its file refuses it at a reload.
+    refusal: str = ""
+
+    def on_reload(self, _master: Any) -> None:
+        if self.refusal:
+            raise SystemExit(self.refusal)
 
 
-class FakeMaster:
-    """A master that, as gunicorn's, calls its hook whenever the number of workers is set."""
+class FakeApp:
+    """What gunicorn's master runs, whose next configuration a test gives."""
 
     def __init__(self) -> None:
         self.cfg: server.Config = Options()
+        self.next: server.Config | str | int = Options()
+
+    def reload(self) -> None:
+        if isinstance(self.next, str | int):
+            raise SystemExit(self.next)
+        self.cfg = self.next
+
+
+class FakeMaster:
+    """A master of one worker process, except that it starts and reaps none."""
+
+    def __init__(self) -> None:
+        self.fake_app = FakeApp()
+        self.app: server.App = self.fake_app
+        self.cfg = self.app.cfg
         self.lines = Lines()
         self.log: server.GunicornLog = self.lines
-        self.WORKERS: dict[int, Any] = {}
-        self._num_workers: int | None = None
+        self.WORKERS: dict[int, Any] = {11: SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: 1.0))}
+        self.SIG_QUEUE: SimpleQueue[int] = SimpleQueue()
+        self.num_workers = 1
+        self.handle_hup: Callable[[], None] = lambda: None
+        self.handle_ttin: Callable[[], None] = lambda: None
+        self.handle_ttou: Callable[[], None] = lambda: None
+        self.looks = 0
+        self.murder_workers: Callable[[], None] = self._look
 
-    @property
-    def num_workers(self) -> int:
-        assert self._num_workers is not None
-        return self._num_workers
+    def setup(self, app: server.App) -> None:
+        self.cfg = app.cfg
+        self.num_workers = app.cfg.workers
 
-    @num_workers.setter
-    def num_workers(self, wanted: int) -> None:
-        before, self._num_workers = self._num_workers, wanted
-        serving.keep_one_worker(self, wanted, before)
+    def _look(self) -> None:
+        self.looks += 1
 
 
 class FakeWorker:
@@ -107,6 +139,7 @@ class FakeWorker:
         self.lines = Lines()
         self.log: server.GunicornLog = self.lines
         self.ppid = os.getppid()
+        self.predecessors: list[int] = []
         self.loop = loop
         self.servers: list[asyncio.Server] = []
         self.sockets: list[Any] = [socket.create_server(("127.0.0.1", 0))]
@@ -127,6 +160,9 @@ class FakeWorker:
             signal.SIGWINCH: lambda: None,
         }.items():
             loop.add_signal_handler(signum, handle)
+
+    def notify(self) -> None:
+        pass
 
     def handle_exit_signal(self) -> None:
         self._is_alive = False
@@ -295,8 +331,8 @@ def test_stop_signals_wait_while_the_master_forks(
     monkeypatch.setattr(os, "register_at_fork", lambda *, after_in_parent: after_fork.append(after_in_parent))
     arrived: list[int] = []
     signal.signal(signum, lambda number, _: arrived.append(number))
-    serving.release_after_fork()
-    serving.hold_stop_signals()
+    master.release_after_fork()
+    master.hold_stop_signals()
     signal.raise_signal(signum)
     assert arrived == []
     (release,) = after_fork
@@ -308,39 +344,31 @@ def test_stop_signals_wait_while_the_master_forks(
 def test_the_master_takes_each_stop_signal_as_a_graceful_one(signum: signal.Signals) -> None:
     arrived = threading.Event()
     signal.signal(SIGTERM, lambda *_: arrived.set())
-    serving.stop_gracefully_at_each_signal()
+    master.stop_gracefully_at_each_signal()
     signal.raise_signal(signum)
     assert arrived.wait(LIMIT)
 
 
-def test_the_second_worker_that_sigttin_asks_for_is_taken_back() -> None:
-    master = FakeMaster()
-    master.num_workers = 1
-    master.num_workers += 1
-    assert master.num_workers == 1
-    (line,) = master.lines
-    assert "SIGTTIN is ignored" in line
+@pytest.mark.parametrize("signum", ["ttin", "ttou"])
+def test_a_signal_that_changes_the_number_of_workers_changes_nothing(signum: str) -> None:
+    gunicorn = FakeMaster()
+    master.keep_one_worker(gunicorn)
+    getattr(gunicorn, f"handle_{signum}")()
+    assert gunicorn.num_workers == 1
+    (line,) = gunicorn.lines
+    assert "SIGTTIN and SIGTTOU are ignored" in line
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_first_start_asks_for_is_not_taken_back(workers: int) -> None:
-    master = FakeMaster()
-    master.num_workers = workers
-    assert master.num_workers == workers
-    assert master.lines == []
-
-
-@each_database
-def test_a_hand_over_is_announced_to_every_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_of_the_master_is_announced_to_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
-    master = FakeMaster()
-    master.WORKERS = {11: None, 12: None}
-    serving.announce_hand_over(master, Settings(database=database))
-    assert sent == [(11, serving.HANDS_OVER), (12, serving.HANDS_OVER)]
+    gunicorn = FakeMaster()
+    gunicorn.WORKERS = {11: None, 12: None}
+    master.announce_replacement(gunicorn)
+    assert sent == [(11, master.IS_REPLACED), (12, master.IS_REPLACED)]
 
 
-def test_a_worker_that_is_gone_keeps_no_other_from_hearing_of_a_hand_over(
+def test_a_worker_that_is_gone_keeps_no_other_from_hearing_of_a_replacement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[int] = []
@@ -351,19 +379,96 @@ def test_a_worker_that_is_gone_keeps_no_other_from_hearing_of_a_hand_over(
         sent.append(pid)
 
     monkeypatch.setattr(os, "kill", kill)
-    master = FakeMaster()
-    master.WORKERS = {11: None, 12: None}
-    serving.announce_hand_over(master, Settings())
+    gunicorn = FakeMaster()
+    gunicorn.WORKERS = {11: None, 12: None}
+    master.announce_replacement(gunicorn)
     assert sent == [12]
 
 
-def test_only_a_reload_in_memory_is_warned_of() -> None:
-    master = FakeMaster()
-    serving.announce_hand_over(master, Settings(database="jobs.db"))
-    assert master.lines == []
-    serving.announce_hand_over(master, Settings(database=":memory:"))
-    (line,) = master.lines
-    assert "starts without any" in line
+# A reload in the master.
+
+
+def test_a_reload_wants_one_process_more_until_one_has_ended() -> None:
+    gunicorn = FakeMaster()
+    reloads = Reloads(gunicorn)
+    gunicorn.handle_hup()
+    assert gunicorn.cfg is gunicorn.fake_app.next
+    assert gunicorn.num_workers == 2
+    reloads.ended()
+    assert gunicorn.num_workers == 1
+    assert gunicorn.SIG_QUEUE.empty()
+
+
+def test_a_reload_just_after_the_only_process_has_died_wants_no_second_one() -> None:
+    gunicorn = FakeMaster()
+    Reloads(gunicorn)
+    gunicorn.WORKERS = {}
+    gunicorn.handle_hup()
+    assert gunicorn.num_workers == 1
+
+
+def test_reloads_during_a_reload_are_acted_on_after_it_as_one() -> None:
+    gunicorn = FakeMaster()
+    reloads = Reloads(gunicorn)
+    for _ in range(3):
+        gunicorn.handle_hup()
+    assert gunicorn.num_workers == 2
+    reloads.ended()
+    assert gunicorn.SIG_QUEUE.get_nowait() == SIGHUP
+    assert gunicorn.SIG_QUEUE.empty()
+
+
+def test_a_reload_ends_the_process_of_an_earlier_one_that_is_still_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    gunicorn = FakeMaster()
+    Reloads(gunicorn)
+    gunicorn.handle_hup()
+    gunicorn.WORKERS[12] = SimpleNamespace(tmp=SimpleNamespace(last_update=time.time))
+    gunicorn.handle_hup()
+    assert sent == [(12, SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("gofer: GOFER_WORKERS is 'many'", "goes on: GOFER_WORKERS is 'many'"),
+        (1, "goes on: gunicorn's configuration cannot be loaded"),
+        (Options(address=[("127.0.0.1", 1)]), "HOST and PORT cannot change"),
+        (
+            Options(workers=2, refusal="gofer: cannot run with 2 workers"),
+            "goes on: cannot run with 2 workers",
+        ),
+    ],
+    ids=["a setting", "the file", "the address", "an option"],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_in_one_line_and_changes_nothing(
+    wrong: Options | str | int, said: str
+) -> None:
+    gunicorn = FakeMaster()
+    before = gunicorn.cfg
+    Reloads(gunicorn)
+    gunicorn.fake_app.next = wrong
+    gunicorn.handle_hup()
+    assert gunicorn.cfg is gunicorn.app.cfg is before
+    assert gunicorn.num_workers == 1
+    (line,) = gunicorn.lines
+    assert said in line
+
+
+# What the master makes of a worker that gives no sign of life.
+
+
+def test_after_a_sleep_the_master_gives_a_worker_time_before_it_ends_the_silent_one() -> None:
+    gunicorn, moments = FakeMaster(), iter([0, 1, 2, 60, 60.1, 61, 62, 63, 63.9, 64, 65])
+    Watch(gunicorn, lambda: next(moments))
+    looks = []
+    for _ in range(10):
+        gunicorn.murder_workers()
+        looks.append(gunicorn.looks)
+    assert looks == [1, 2, 2, 2, 2, 2, 2, 2, 3, 4]
 
 
 # The start of a worker.
@@ -490,7 +595,7 @@ def test_a_worker_that_waits_for_its_database_ends_with_its_master(process: Proc
 def test_a_stop_signal_that_came_before_the_worker_could_act_ends_it_when_it_can(
     signum: signal.Signals, process: Process
 ) -> None:
-    serving.hold_stop_signals()
+    master.hold_stop_signals()
     signal.raise_signal(signum)
     with pytest.raises(SystemExit) as ended:
         process.begin()
@@ -681,17 +786,96 @@ def test_after_the_stop_signal_each_answer_is_its_connections_last(process: Proc
 # A hand-over.
 
 
-def test_who_hands_a_file_over_admits_jobs_until_its_end_and_the_next_process_runs_them(
-    process: Process, tmp_path: Path
+@dataclass
+class LongJob:
+    """A job that runs until a test lets it end."""
+
+    is_running: threading.Event = field(default_factory=threading.Event)
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, _payload: dict[str, Any]) -> None:
+        self.is_running.set()
+        assert self.may_end.wait(LIMIT)
+
+
+def begin_with_long_job(process: Process, database: Path | str) -> LongJob:
+    job = LongJob()
+    process.handlers["long"] = job.__call__
+    process.begin(database)
+    process.submit("long")
+    assert job.is_running.wait(LIMIT)
+    return job
+
+
+def test_who_hands_over_stores_jobs_until_the_running_one_has_ended_and_the_next_process_runs_them(
+    process: Process, tmp_path: Path, drains: list[tuple[float, bool]]
 ) -> None:
-    process.begin(tmp_path / "jobs.db")
-    signal.raise_signal(serving.HANDS_OVER)
-    process.stop()
-    job_id = process.submit()
+    job = begin_with_long_job(process, tmp_path / "jobs.db")
+    submitted: list[str] = []
+
+    def submit_and_let_go() -> None:
+        submitted.append(process.submit())
+        assert process.worker.servers[0].is_serving()
+        job.may_end.set()
+
+    def hand_over() -> None:
+        signal.raise_signal(serving.HANDS_OVER)
+        process.worker.loop.call_later(SOON, submit_and_let_go)
+
+    process.worker.run(hand_over)
+    assert drains[0] == (25, True)
+    assert process.worker.told == [END_NOW, END]
+    assert_free(tmp_path / "jobs.db")
     process.serving.end()
     with actors.start(Settings(database=str(tmp_path / "jobs.db")), {"echo": echo}) as system:
-        job = system.store.ask(Await(job_id), block=True, timeout=LIMIT)
-    assert (job.status, job.attempts) == ("completed", 1)
+        run = system.store.ask(Await(submitted[0]), block=True, timeout=LIMIT)
+    assert (run.status, run.attempts) == ("completed", 1)
+    assert {job.status for job in records.stored(tmp_path / "jobs.db")} == {"completed"}
+
+
+def test_a_stop_signal_makes_a_stop_of_a_hand_over_whose_jobs_still_run(
+    process: Process, tmp_path: Path, drains: list[tuple[float, bool]]
+) -> None:
+    job = begin_with_long_job(process, tmp_path / "jobs.db")
+
+    def hand_over() -> None:
+        signal.raise_signal(serving.HANDS_OVER)
+        process.worker.loop.call_later(SOON, signal.raise_signal, SIGTERM)
+
+    process.worker.run(hand_over)
+    assert [admits for _, admits in drains] == [True, False]
+    with pytest.raises(Draining):
+        process.submit()
+    job.may_end.set()
+    process.serving.end()
+    assert {job.status for job in records.stored(tmp_path / "jobs.db")} == {"completed"}
+
+
+@pytest.mark.parametrize("signum", [serving.HANDS_OVER, SIGTERM], ids=lambda signum: signum.name)
+def test_a_signal_once_the_database_is_being_handed_over_changes_nothing(
+    signum: signal.Signals, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.begin(tmp_path / "jobs.db")
+    stop = System.stop
+
+    def be_signalled_and_stop(system: System) -> None:
+        os.kill(os.getpid(), signum)
+        stop(system)
+
+    monkeypatch.setattr(System, "stop", be_signalled_and_stop)
+    process.worker.run(lambda: signal.raise_signal(serving.HANDS_OVER))
+    process.serving.end()
+    assert process.worker.told == [END_NOW, END]
+
+
+def test_who_is_told_of_another_master_hands_over_at_the_stop(
+    process: Process, tmp_path: Path, drains: list[tuple[float, bool]]
+) -> None:
+    process.begin(tmp_path / "jobs.db")
+    signal.raise_signal(master.IS_REPLACED)
+    process.stop()
+    assert drains[0] == (25, True)
+    assert_free(tmp_path / "jobs.db")
 
 
 def test_who_stops_without_a_hand_over_admits_no_job(process: Process, tmp_path: Path) -> None:
@@ -703,10 +887,84 @@ def test_who_stops_without_a_hand_over_admits_no_job(process: Process, tmp_path:
 
 def test_who_hands_over_in_memory_admits_no_job(process: Process) -> None:
     process.begin()
-    signal.raise_signal(serving.HANDS_OVER)
-    process.stop()
+    process.stop(serving.HANDS_OVER)
     with pytest.raises(Draining):
         process.submit()
+
+
+def test_who_is_followed_while_it_waits_for_its_database_ends(process: Process, tmp_path: Path) -> None:
+    owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
+    assert owner is not None
+    kill = threading.Timer(SOON, lambda: os.kill(os.getpid(), serving.HANDS_OVER))
+    kill.start()
+    with pytest.raises(SystemExit) as ended:
+        process.begin(tmp_path / "jobs.db")
+    owner.release()
+    assert ended.value.code == 0
+
+
+def told_predecessors(monkeypatch: pytest.MonkeyPatch, process: Process) -> list[tuple[int, int]]:
+    """Return where it is noted what the processes are told that this one is to follow."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: told.append(given))
+    process.worker.predecessors = [11]
+    return told
+
+
+@each_database
+def test_who_can_take_over_says_so_to_the_process_that_serves(
+    database: str, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = told_predecessors(monkeypatch, process)
+    process.begin(database if database == ":memory:" else tmp_path / database)
+    assert told == [(11, serving.HANDS_OVER)]
+    assert [line for line in process.worker.lines if "starts without any" in line] == (
+        process.worker.lines if database == ":memory:" else []
+    )
+
+
+def test_who_waits_for_a_process_that_does_not_listen_says_it_again(
+    process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = actors.own(str(tmp_path / "jobs.db"), wait=False)
+    assert owner is not None
+    told = told_predecessors(monkeypatch, process)
+    monkeypatch.setattr(waiting, "LOOK", SOON)
+
+    def kill(pid: int, signum: int) -> None:
+        told.append((pid, signum))
+        if len(told) == 3:
+            owner.release()
+
+    monkeypatch.setattr(os, "kill", kill)
+    process.begin(tmp_path / "jobs.db")
+    assert told[:3] == [(11, serving.HANDS_OVER)] * 3
+
+
+def test_who_cannot_load_its_handlers_leaves_the_process_that_serves_alone(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = told_predecessors(monkeypatch, process)
+    with pytest.raises(SystemExit) as ended:
+        process.begin(handlers="tests.nowhere:handlers")
+    assert ended.value.code == 0
+    assert told == []
+    (line,) = process.worker.lines
+    assert line.startswith("gofer: the reload failed, and the service goes on as it was: GOFER_HANDLERS")
+
+
+@pytest.mark.parametrize("path", ["nowhere/jobs.db", "other.db"], ids=["nowhere", "not ours"])
+def test_who_cannot_use_another_database_leaves_the_process_that_serves_alone(
+    path: str, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.db").write_bytes(b"this is not a database" * 100)
+    told = told_predecessors(monkeypatch, process)
+    with pytest.raises(SystemExit) as ended:
+        process.begin(tmp_path / path)
+    assert ended.value.code == 0
+    assert told == []
+    (line,) = process.worker.lines
+    assert line.startswith("gofer: the reload failed, and the service goes on as it was: GOFER_DATABASE")
 
 
 # The end of a worker.

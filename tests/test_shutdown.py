@@ -264,7 +264,7 @@ def test_a_stop_during_the_start_ends_it(signum: signal.Signals) -> None:
 def test_sigttin_leaves_one_worker() -> None:
     with running(GOFER_SIMULATED_SECONDS=0) as service:
         service.master.send_signal(signal.SIGTTIN)
-        eventually(lambda: "SIGTTIN is ignored" in service.log)
+        eventually(lambda: "SIGTTIN and SIGTTOU are ignored" in service.log)
         (job,) = service.submit()
         service.wait_for(job, "completed")
         assert service.log.count("Booting worker") == 1

@@ -273,6 +273,9 @@ def test_the_sockets_of_a_master_that_replaces_itself_are_not_tried(monkeypatch:
         def __init__(self, taken: tuple[str, int]) -> None:
             self.address: list[tuple[str, int] | str | int] = [taken]
 
+        def on_reload(self, master: object) -> None:
+            pass
+
     with socket.create_server(("127.0.0.1", 0)) as taken:
         checks.check(Options(taken.getsockname()), Settings())
 
