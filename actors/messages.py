@@ -164,6 +164,12 @@ class Fail(Outcome, frozen=True):
     error: str
 
 
+class CutOff(Outcome, frozen=True):
+    """End an attempt that its executor has lost, perhaps while it ran; it counts, but uses no retry."""
+
+    reason: str
+
+
 class Release(Outcome, frozen=True):
     """Give a claimed job back as if it had not been claimed."""
 

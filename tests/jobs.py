@@ -84,11 +84,6 @@ def stuck(payload: Payload) -> int:
     return call(payload)
 
 
-@handler(backoff=0.01)
-def call_again(payload: Payload) -> int:
-    return call(payload)
-
-
 def halfway(payload: Payload) -> Generator[float, None, int]:
     yield 0.5
     return call(payload)
@@ -207,7 +202,6 @@ handlers = {
     function.__name__: function
     for function in (
         call,
-        call_again,
         echo,
         halfway,
         interrupt,

@@ -2,34 +2,41 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
-from actors.messages import Claim, Complete, Fail, ListJobs, Outcome, Release
+from actors.messages import Claim, Complete, CutOff, Fail, ListJobs, Outcome, Release
 from actors.store.database import Database, Past
 from actors.store.moves import Moves
 from actors.store.runs import Running, Runs
 from actors.store.suspicion import Suspicion, Turn
 
+#: Seconds that a job waits at most after its first attempt that an executor cut off.
+CUT_OFF_BACKOFF: Final = 1.0
+
 
 class Attempts:
     """Begins and ends attempts in the open transaction. Its methods raise sqlite3.Error."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         database: Database,
         moves: Moves,
         handlers: Handlers,
         interrupts: Interrupts,
         chance: Callable[[], float],
+        *,
+        at_most_once: bool,
     ) -> None:
         self._database = database
         self._moves = moves
         self._handlers = handlers
         self._interrupts = interrupts
         self._chance = chance
+        self._at_most_once = at_most_once
         self.runs = Runs()
         self.suspicion = Suspicion()
         #: Types without a handler, of which jobs are pending: they wait for a start with one.
@@ -107,10 +114,11 @@ class Attempts:
             job = self._database.existing(outcome.id)
             run = Running(job, job.payload_size, Past(0, 0))
         after = self._after(run, outcome)
-        # A run that gave way has shown nothing of what it would have done.
-        crashes = None if isinstance(outcome, Release) else 0
-        self._moves.write(run.job, after, payload=run.payload, crashes=crashes)
-        if isinstance(outcome, Fail) and after.status is Status.PENDING:
+        # A run that gave way, or was cut off, has shown nothing of what it would have done.
+        crashes = None if isinstance(outcome, Release | CutOff) else 0
+        interruptions = int(isinstance(outcome, CutOff))
+        self._moves.write(run.job, after, payload=run.payload, crashes=crashes, interruptions=interruptions)
+        if isinstance(outcome, Fail | CutOff) and after.status is Status.PENDING:
             self._moves.changes.backed_off.append(after)
         self.runs.end(outcome.id)
 
@@ -127,6 +135,13 @@ class Attempts:
                 first = self._handlers.options(job.type).backoff
                 wait = lifecycle.backoff(attempt - run.past.interruptions, first, self._chance())
                 return lifecycle.backed_off(job, attempt, error, now, wait)
+            case CutOff(reason=reason) if not is_cancelled:
+                # Longer each time: perhaps it is this job that brings its executor down, with others there.
+                wait = lifecycle.backoff(run.past.interruptions + 1, CUT_OFF_BACKOFF, self._chance())
+                once = self._at_most_once
+                return lifecycle.cut_off(
+                    job, attempt, f"by its executor: {reason}", now, wait, at_most_once=once
+                )
             case Release() if not is_cancelled:
                 return lifecycle.released(job, attempt)
             case _:

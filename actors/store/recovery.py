@@ -35,7 +35,7 @@ def recovered(
         if is_unwanted:  # A job with a pending cancel is cancelled.
             after = lifecycle.cancelled(job, now)
         elif was_cut_off:
-            after = lifecycle.cut_off(job, now, at_most_once=at_most_once)
+            after = lifecycle.cut_off(job, job.attempts, "by a stop", now, at_most_once=at_most_once)
         else:
             after = lifecycle.crashed(job, crashes, now, at_most_once=at_most_once)
         how = "that a stop had cut off" if was_cut_off else "that was running during a crash"

@@ -13,10 +13,11 @@ from actors import log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job, has_retries_left
-from actors.messages import Cancelled, Claim, Complete, Fail, Outcome, Progress, Release, Run
+from actors.messages import Cancelled, Claim, Complete, CutOff, Fail, Outcome, Progress, Release, Run
 from actors.messaging import Actor, Channel, Reply
 from actors.work.attempt import call, described
 from actors.work.pool import Pool
+from actors.work.task import ExecutorFailed
 
 
 class Worker(Actor):
@@ -103,6 +104,8 @@ class Worker(Actor):
         except Interrupted as interrupted:
             outcome = Cancelled if interrupted.reason is Interrupt.CANCEL else Release
             return outcome(job.id, job.attempts)
+        except ExecutorFailed as failure:
+            return CutOff(job.id, job.attempts, str(failure))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
             # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
             say = self._log.debug if has_retries_left(job) else self._log.error

@@ -182,8 +182,8 @@ PLANTS: Final = (
     _plant(
         "at most once is ignored after a stop",
         "lifecycle",
-        '    if at_most_once:\n        return failed(job, job.attempts, "the attempt',
-        '    if False:\n        return failed(job, job.attempts, "the attempt',
+        "    if at_most_once:\n        return failed(job, attempt",
+        "    if False:\n        return failed(job, attempt",
     ),
     _plant(
         "a late recovery takes what runs",
