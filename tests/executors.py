@@ -1,4 +1,4 @@
-"""Does each attempt on an executor run only once? Interrupts a service at random while its jobs run elsewhere.
+"""Does each attempt on an executor run once? Interrupts a service at random while its jobs run on a cluster.
 
 A stop, a reload, a killed worker process, a lost client: after each, what ran on the cluster goes on there or
 is lost, and in neither case may it be given back as if it had not begun. By the handlers' own record no job

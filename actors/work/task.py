@@ -35,9 +35,8 @@ from actors.work.progress import Line
 
 #: The thread in a process of a pool that waits for the end of the service.
 WATCH: Final = "end with the service"
-#: What `submit` raises for a call that cannot be pickled; and a future, also if it cannot be unpickled there.
-UNPICKLABLE: Final = (pickle.PicklingError, TypeError)
-UNSENDABLE: Final = (*UNPICKLABLE, AttributeError, ImportError)
+#: What is raised for a call that cannot be pickled, or not be unpickled where it is to run.
+UNSENDABLE: Final = (pickle.PicklingError, TypeError, AttributeError, ImportError)
 
 #: A result as JSON; or of an error its description and its traceback, as not all can be pickled.
 Ended = tuple[bytes, tuple[str, str] | None]
@@ -107,7 +106,7 @@ class Task:
                 self._future.add_done_callback(lambda _: self._has_ended.set())
         except BaseException as error:
             is_taken_back = self._take_back()
-            if isinstance(error, UNPICKLABLE):
+            if isinstance(error, UNSENDABLE) and not self._can_be_pickled():
                 raise
             raise self._failed(error, has_begun=not is_taken_back) from error
 
@@ -146,6 +145,13 @@ class Task:
     def _failed(self, error: BaseException, *, has_begun: bool) -> NotBegun | ExecutorFailed:
         self.failure = described(error)
         return ExecutorFailed(self.failure) if has_begun else NotBegun(self.failure)
+
+    def _can_be_pickled(self) -> bool:
+        try:
+            pickle.dumps(self._run)
+        except Exception:  # noqa: BLE001 - what the handler is made of may raise anything
+            return False
+        return True
 
     def _take_back(self) -> bool:
         """See to it that it does not begin; return False if that is too late."""
