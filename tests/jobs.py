@@ -142,6 +142,10 @@ def leave(_payload: Payload) -> None:
     sys.exit(3)
 
 
+def die(_payload: Payload) -> None:
+    os._exit(3)
+
+
 def interrupt(_payload: Payload) -> None:
     raise KeyboardInterrupt
 
@@ -202,6 +206,7 @@ handlers = {
     function.__name__: function
     for function in (
         call,
+        die,
         echo,
         halfway,
         interrupt,

@@ -201,6 +201,19 @@ def test_a_job_whose_process_is_killed_runs_again_in_a_new_one_and_uses_no_retry
         assert second.pid != killed.pid
 
 
+def test_a_job_that_always_kills_its_process_leaves_the_pool_to_others_more_and_more() -> None:
+    with started("one_process", workers=1) as system:
+        poison = submit(system, "die")
+        others = [submit(system, "echo", {"n": n}) for n in range(5)]
+        assert [finished(system, job_id).status for job_id in others] == ["completed"] * 5
+        job = eventually(lambda: job if (job := ask(system, Get(poison))).attempts >= 2 else None)
+        assert job.status in ("processing", "pending")
+        job = eventually(lambda: job if (job := ask(system, Get(poison))).status == "pending" else None)
+        assert job.last_error is not None
+        assert "by its executor: BrokenProcessPool" in job.last_error
+        assert run(system, "echo").status == "completed"
+
+
 # A handler that is given up.
 
 

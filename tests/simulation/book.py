@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
+from typing import Final
 
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Submit
+
+#: The ends of runs that say nothing of whether the job brings the process down.
+INTERRUPTED: Final = frozenset({"Release", "CutOff", "cut"})
 
 
 class Answer(Enum):
@@ -53,7 +57,7 @@ class Crashes:
 
     def at_least(self, runs: list[Run]) -> int:
         """Return how many there are for sure, if the job has not ended in another way since."""
-        has_ended = any(run.end not in {None, "Release", "cut"} for run in runs[self._runs :])
+        has_ended = any(run.end not in {None, *INTERRUPTED} for run in runs[self._runs :])
         return 0 if has_ended else self.fewest
 
     def count(self, status: Status, attempts: int, runs: list[Run], how: How) -> None:
@@ -61,7 +65,7 @@ class Crashes:
         since, self._runs = runs[self._runs :], len(runs)
         is_processing = status is Status.PROCESSING
         stored = [run for run in since if not (is_processing and run.attempt == attempts)]
-        if any(run.end not in {"Release", "cut"} for run in stored):
+        if any(run.end not in INTERRUPTED for run in stored):
             self.fewest = self.most = 0
         if not is_processing:
             return

@@ -18,6 +18,8 @@ from tests.simulation.production import CONVICTED as GUILTY
 
 #: Crashes in a row after which a job is a suspect, must run alone, and is convicted.
 SUSPECT, ALONE, CONVICTED = 2, 3, 4
+#: The ends of runs that were cut off, by the end of the process and by an executor.
+CUT: Final = frozenset({"cut", "CutOff"})
 #: Seconds by which a job may be early, as times are kept in microseconds.
 ROUNDING: Final = 0.00001
 
@@ -76,7 +78,7 @@ class Checks:
             return "a job runs again that has no retries left"
         if self._is_early(story, job) or self._backs_off(story, job):
             return "a job runs before it is due"
-        if self._plan.at_most_once and not story.retries and any(run.end == "cut" for run in story.runs):
+        if self._plan.at_most_once and not story.retries and any(run.end in CUT for run in story.runs):
             return "a job that was cut off runs again"
         if problem := self._problem_of_suspects(story):
             return problem
@@ -129,6 +131,8 @@ class Checks:
         self._events.note(f"job {story.number} ends, attempt {run.attempt}: {run.end}")
         if run.end == "Release":
             self._events.reach("a job given back at a stop")
+        if run.end == "CutOff":
+            self._events.reach("a job that its executor lost")
         if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
             self.told.append(outcome)
         if run.end == "Cancelled" and not story.may_be_cancelled():

@@ -174,6 +174,18 @@ PLANTS: Final = (
         "crashes=crashes)",
     ),
     _plant(
+        "what an executor cuts off uses a retry",
+        "store.attempts",
+        "int(isinstance(outcome, CutOff))",
+        "0",
+    ),
+    _plant(
+        "at most once is ignored after an executor's failure",
+        "store.ledger",
+        "chance, at_most_once=self._at_most_once",
+        "chance, at_most_once=False",
+    ),
+    _plant(
         "at most once is ignored after a crash",
         "lifecycle",
         '    if at_most_once:\n        return failed(job, job.attempts, "the process',
