@@ -52,7 +52,9 @@ class Worker(Actor):
         try:
             self._run(message)
         except pykka.ActorDeadError:
-            self._log.error("the JobStore has stopped, so it cannot be told", job=message.id)
+            # A job that has outlasted a stop was named when that cut it off.
+            say = self._log.debug if self._interrupts.is_draining else self._log.error
+            say("the JobStore has stopped, so it cannot be told", job=message.id)
         except BaseException as error:
             if isinstance(error, Exception):
                 raise
