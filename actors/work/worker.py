@@ -52,8 +52,9 @@ class Worker(Actor):
         try:
             self._run(message)
         except pykka.ActorDeadError:
-            # A job that has outlasted a stop was named when that cut it off.
-            say = self._log.debug if self._interrupts.is_draining else self._log.error
+            # A call that has outlasted a stop ends with its executor; its job was named when it was cut off.
+            is_known = self._pool is not None and self._interrupts.is_draining
+            say = self._log.debug if is_known else self._log.error
             say("the JobStore has stopped, so it cannot be told", job=message.id)
         except BaseException as error:
             if isinstance(error, Exception):
