@@ -187,7 +187,7 @@ def test_a_call_that_could_not_be_submitted_goes_to_the_next_executor(quick: flo
     pool.stop()
 
 
-def test_a_call_does_not_begin_any_more_after_its_submit_has_raised(quick: float) -> None:
+def test_a_call_whose_submit_has_raised_no_longer_begins(quick: float) -> None:
     assert quick
     log: list[str] = []
     runs: list[int] = []
