@@ -198,14 +198,20 @@ def released(job: Job, attempt: int) -> Job:
     return replace(job, status=status, attempts=job.attempts - 1, started_at=None)
 
 
-def cut_off(job: Job, now: datetime, *, at_most_once: bool) -> Job:
-    """Return the job after the process was stopped during its attempt: pending, or failed if it runs once.
+def cut_off(  # noqa: PLR0913 - the attempt, why it ended and what follows
+    job: Job, attempt: int, reason: str, now: datetime, seconds: float | None = None, *, at_most_once: bool
+) -> Job:
+    """Return the job after a stop or the executor cut its attempt off: pending, or failed if it runs once.
 
-    The attempt counts, but uses no retry.
+    The attempt counts, but uses no retry. The next is not claimed for `seconds`.
     """
+    error = f"the attempt was cut off {reason}"
     if at_most_once:
-        return failed(job, job.attempts, "the attempt was cut off by a stop (GOFER_ON_CRASH=fail)", now)
-    return replace(job, status=_moved(job, "recover"), started_at=None)
+        return failed(job, attempt, f"{error} (GOFER_ON_CRASH=fail)", now)
+    run_at = None if seconds is None else now + timedelta(seconds=seconds)
+    return replace(
+        job, status=_ended(job, "recover", attempt), last_error=error, run_at=run_at, started_at=None
+    )
 
 
 def crashed(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:

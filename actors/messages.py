@@ -167,6 +167,12 @@ class Fail(Outcome, frozen=True):
     error: str
 
 
+class CutOff(Outcome, frozen=True):
+    """End an attempt that its executor has lost, perhaps while it ran; it counts, but uses no retry."""
+
+    reason: str
+
+
 class Release(Outcome, frozen=True):
     """Give a job back as if its attempt had not begun."""
 

@@ -98,7 +98,8 @@ class System:
 
     def complaints(self) -> list[str]:
         """Say which jobs are stored but do not run, and what to do. Never waits."""
-        return [
+        away = None if self._pool is None else self._pool.problem()
+        return ([] if away is None else [f"jobs wait for an executor: {away}"]) + [
             f"jobs of type {kind!r} wait: it has no handler; add one, or cancel them"
             for kind in sorted(self._vitals.unhandled)
         ]

@@ -198,7 +198,7 @@ def is_given_up(job: Stored) -> bool:
     return job.status == "failed" and (job.last_error or "").startswith(error)
 
 
-def more_attempts(jobs: list[Stored], runs: int, kills: int) -> list[int]:
+def more_attempts(jobs: list[Stored], runs: int, kills: int) -> list[object]:
     """Return how many attempts were counted beyond the runs, if more than could be reserved at the kills."""
     excess = sum(job.attempts for job in jobs) - runs
     return [excess] if excess > kills * MOST_EACH * WORKERS else []

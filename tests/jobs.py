@@ -84,11 +84,6 @@ def stuck(payload: Payload) -> int:
     return call(payload)
 
 
-@handler(backoff=0.01)
-def call_again(payload: Payload) -> int:
-    return call(payload)
-
-
 def halfway(payload: Payload) -> Generator[float, None, int]:
     yield 0.5
     return call(payload)
@@ -145,6 +140,10 @@ def too_large(_payload: Payload) -> str:
 
 def leave(_payload: Payload) -> None:
     sys.exit(3)
+
+
+def die(_payload: Payload) -> None:
+    os._exit(3)
 
 
 def interrupt(_payload: Payload) -> None:
@@ -207,7 +206,7 @@ handlers = {
     function.__name__: function
     for function in (
         call,
-        call_again,
+        die,
         echo,
         halfway,
         interrupt,

@@ -14,7 +14,7 @@ from msgspec import Raw
 from actors import lifecycle
 from actors.errors import StorageFailed
 from actors.lifecycle import FINISHED, FIRST_ID, Job, Status
-from actors.messages import ListJobs
+from actors.messages import Due, ListJobs
 from actors.store import schema
 from actors.store.database import Database
 from actors.store.rows import EPOCH
@@ -112,7 +112,7 @@ def old_file(path: str, version: int) -> None:
         old.executescript(f"{statements} PRAGMA user_version = {version}; {JOBS_OF_OLD if version else ''}")
 
 
-def numbers(jobs: Iterable[Job]) -> list[int]:
+def numbers(jobs: Iterable[Job | Due]) -> list[int]:
     return [int(job.id, 16) for job in jobs]
 
 
@@ -216,10 +216,10 @@ def test_delayed_jobs_are_read_by_when_they_are_due_and_then_by_id(database: Dat
         database.insert(job, Raw(b"{}"))
     whole = database.delayed(after=(EPOCH, FIRST_ID), limit=100)
     assert numbers(whole) == [2, 4, 7, 3, 6, 1, 5]
-    for place, job in enumerate(whole, start=1):
-        assert job.run_at is not None
+    for place, due in enumerate(whole, start=1):
+        assert due.run_at is not None
         for limit in (1, 2, 100):
-            page = database.delayed(after=(job.run_at, job.id), limit=limit)
+            page = database.delayed(after=(due.run_at, due.id), limit=limit)
             assert page == whole[place : place + limit]
 
 

@@ -17,6 +17,7 @@ from actors.messages import (
     Begin,
     Cancel,
     Complete,
+    CutOff,
     Fail,
     Get,
     ListJobs,
@@ -68,6 +69,7 @@ class Broken:
             "complete": Complete(self.running, 1, 5),
             "fail": Fail(self.running, 1, "broken"),
             "release": Release(self.running, 1),
+            "cut off": CutOff(self.running, 1, "lost"),
             "cancel": Cancel(self.pending),
             "cancel running": Cancel(self.running),
             "retry": Retry(self.failed),
@@ -80,8 +82,8 @@ class Broken:
 
 
 NAMES = [
-    "submit", "begin", "complete", "fail", "release", "cancel", "cancel running", "retry", "get", "list",
-    "await", "progress", "recover",
+    "submit", "begin", "complete", "fail", "release", "cut off", "cancel", "cancel running", "retry", "get",
+    "list", "await", "progress", "recover",
 ]  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def test_a_message_that_fails_harms_no_other_in_its_batch(
 
 
 @each_error
-@pytest.mark.parametrize("name", ["complete", "fail", "release"])
+@pytest.mark.parametrize("name", ["complete", "fail", "release", "cut off"])
 def test_an_outcome_that_fails_for_a_while_is_stored_in_the_end(
     monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException
 ) -> None:
@@ -140,12 +142,13 @@ def test_an_outcome_that_fails_for_a_while_is_stored_in_the_end(
             "complete": "completed",
             "fail": "failed",
             "release": "pending",
+            "cut off": "pending",
         }[name]
     )
 
 
 @each_error
-@pytest.mark.parametrize("name", ["complete", "release"])
+@pytest.mark.parametrize("name", ["complete", "release", "cut off"])
 def test_an_outcome_that_always_fails_becomes_a_failure_that_says_why(
     monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException
 ) -> None:

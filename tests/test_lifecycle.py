@@ -93,9 +93,9 @@ def test_a_job_that_ran_at_four_crashes_in_a_row_has_failed() -> None:
 
 
 def test_a_job_that_was_cut_off_is_pending_or_failed_if_it_may_run_only_once() -> None:
-    job = lifecycle.cut_off(processing(), NOW, at_most_once=False)
+    job = lifecycle.cut_off(processing(), 1, "by a stop", NOW, at_most_once=False)
     assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
-    job = lifecycle.cut_off(processing(), NOW, at_most_once=True)
+    job = lifecycle.cut_off(processing(), 1, "by a stop", NOW, at_most_once=True)
     assert (job.status, job.last_error) == (
         Status.FAILED,
         "the attempt was cut off by a stop (GOFER_ON_CRASH=fail)",

@@ -8,7 +8,6 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from actors.interrupts import Interrupt, Interrupted
 from actors.opaque import decode
 from actors.work.attempt import RemoteError
 from actors.work.pool import Pool
+from actors.work.task import ExecutorFailed
 from tests import jobs
 from tests.jobs import LIMIT, Phone
 from tests.service import eventually, running
@@ -174,20 +174,24 @@ def test_a_job_on_an_executor_runs_to_its_end_in_spite_of_a_cancel(executor: str
 # A process that dies.
 
 
-def test_a_job_whose_process_is_killed_fails_and_the_next_one_runs(phone: Phone) -> None:
-    with started("processes") as system:
-        job_id = submit(system, "call", phone.payload())
+def test_a_job_whose_process_is_killed_fails_if_it_may_run_only_once_and_the_next_one_runs(
+    phone: Phone,
+) -> None:
+    with started("processes", on_crash="fail") as system:
+        job_id = submit(system, "call", phone.payload(), retries=5)
         os.kill(phone.take().pid, signal.SIGKILL)
         job = finished(system, job_id)
         assert (job.status, job.attempts) == ("failed", 1)
-        assert str(job.last_error).startswith("BrokenProcessPool: A process in the process pool was term")
+        error = str(job.last_error)
+        assert error.startswith("the attempt was cut off by its executor: BrokenProcessPool: A process in ")
+        assert error.endswith("(GOFER_ON_CRASH=fail)")
         for _ in range(3):
             assert run(system, "echo").status == "completed"
 
 
-def test_a_job_whose_process_is_killed_is_retried_in_a_new_one(phone: Phone) -> None:
+def test_a_job_whose_process_is_killed_runs_again_in_a_new_one_and_uses_no_retry(phone: Phone) -> None:
     with started("processes") as system:
-        job_id = submit(system, "call_again", phone.payload(), retries=1)
+        job_id = submit(system, "call", phone.payload(), retries=0)
         killed = phone.take()
         os.kill(killed.pid, signal.SIGKILL)
         second = phone.take()
@@ -195,6 +199,19 @@ def test_a_job_whose_process_is_killed_is_retried_in_a_new_one(phone: Phone) -> 
         job = finished(system, job_id)
         assert (job.status, job.attempts, job.result) == ("completed", 2, second.pid)
         assert second.pid != killed.pid
+
+
+def test_a_job_that_always_kills_its_process_leaves_the_pool_to_others_more_and_more() -> None:
+    with started("one_process", workers=1) as system:
+        poison = submit(system, "die")
+        others = [submit(system, "echo", {"n": n}) for n in range(5)]
+        assert [finished(system, job_id).status for job_id in others] == ["completed"] * 5
+        job = eventually(lambda: job if (job := ask(system, Get(poison))).attempts >= 2 else None)
+        assert job.status in ("processing", "pending")
+        job = eventually(lambda: job if (job := ask(system, Get(poison))).status == "pending" else None)
+        assert job.last_error is not None
+        assert "by its executor: BrokenProcessPool" in job.last_error
+        assert run(system, "echo").status == "completed"
 
 
 # A handler that is given up.
@@ -290,8 +307,8 @@ def test_a_stop_leaves_nothing_of_what_was_given_up_or_killed(phone: Phone) -> N
         run(system, "echo")
         job_id = submit(system, "call", phone.payload())
         os.kill(phone.take().pid, signal.SIGKILL)
-        assert finished(system, job_id).status == "failed"
-        run(system, "echo")
+        phone.take().answer()
+        assert finished(system, job_id).status == "completed"
         assert run(system, "stuck", phone.payload()).status == "failed"
         hanging = phone.take()
     assert set(threading.enumerate()) == before
@@ -351,7 +368,7 @@ def test_a_pool_whose_process_is_killed_has_another_for_the_next_handler(phone: 
     pool = Pool(jobs.one_process)
     killing = threading.Thread(target=lambda: os.kill(phone.take().pid, signal.SIGKILL))
     killing.start()
-    with pytest.raises(BrokenExecutor):
+    with pytest.raises(ExecutorFailed, match="BrokenProcessPool"):
         pool.call(jobs.call, phone.payload(), None, ignore)
     killing.join()
     assert decode(pool.call(jobs.echo, {"a": 1}, None, ignore)) == {"a": 1}

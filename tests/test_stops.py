@@ -84,6 +84,7 @@ def test_an_executors_process_that_outlasts_the_grace_is_killed() -> None:
         begin(service, "sleep", 60)
         ended = service.stop(signal.SIGTERM)
         assert "job store stopped" in service.log
+        assert '"level": "error"' not in service.log
     assert ended.code == 0
     assert ended.seconds < 5
 

@@ -31,6 +31,7 @@ from actors.messages import (
     Cancel,
     Cancelled,
     Complete,
+    CutOff,
     Fail,
     Get,
     ListJobs,
@@ -688,16 +689,20 @@ class Histories(RuleBasedStateMachine):
         is_legal = job.status is Status.PROCESSING and job.attempts == attempt
         assert self.does(message(job_id, attempt, *content)) is is_legal
         if is_legal:
-            crashes = job.crashes if message is Release else 0
+            crashes = job.crashes if message in (Release, CutOff) else 0
             self.model[job_id] = self.ended(job, message)._replace(is_unwanted=False, crashes=crashes)
 
     def ended(self, job: Model, message: type[Any]) -> Model:
         if message is Complete:
             return job._replace(status=Status.COMPLETED)
+        job = job._replace(interruptions=job.interruptions + (message is CutOff))
         if job.is_unwanted or message is Cancelled:
             return job._replace(status=Status.CANCELLED)
         if message is Release:
             return job._replace(status=Status.PENDING, attempts=job.attempts - 1)
+        if message is CutOff:
+            due = self.store.seconds() + 2 ** (job.interruptions - 1)
+            return job._replace(status=Status.PENDING, due=due)
         failures = job.attempts - job.interruptions
         if failures > job.max_retries:
             return job._replace(status=Status.FAILED)
@@ -738,6 +743,10 @@ class Histories(RuleBasedStateMachine):
     @rule(number=NUMBERS, attempt=ATTEMPTS)
     def release(self, number: int, attempt: int) -> None:
         self.end(number, attempt, Release)
+
+    @rule(number=NUMBERS, attempt=ATTEMPTS)
+    def cut_off(self, number: int, attempt: int) -> None:
+        self.end(number, attempt, CutOff, "the executor is gone")
 
     @rule(number=NUMBERS, attempt=ATTEMPTS)
     def stop(self, number: int, attempt: int) -> None:

@@ -1,12 +1,13 @@
 """The attempts: which jobs are reserved for the Workers, and how a job goes on after each end."""
 
 from collections.abc import Callable
+from typing import Final
 
 from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import SUSPECT, Job, Status
-from actors.messages import Begin, Complete, Due, Fail, ListJobs, Message, Outcome, Release, Run
+from actors.messages import Begin, Complete, CutOff, Due, Fail, ListJobs, Message, Outcome, Release, Run
 from actors.messaging import Channel
 from actors.settings import Settings
 from actors.store.backlog import Backlog
@@ -16,6 +17,9 @@ from actors.store.pace import Pace
 from actors.store.reservations import Room
 from actors.store.runs import Running, Runs
 from actors.store.suspicion import Suspicion, Turn
+
+#: Seconds that a job waits at most after its first attempt that an executor cut off.
+CUT_OFF_BACKOFF: Final = 1.0
 
 
 class Attempts:
@@ -37,7 +41,7 @@ class Attempts:
         self._interrupts = interrupts
         self._channel = channel
         self._workers = settings.workers
-        self._is_cautious = settings.on_crash == "fail"
+        self._at_most_once = settings.on_crash == "fail"
         self._chance = chance
         self._pace = Pace()
         self.runs = Runs()
@@ -53,7 +57,7 @@ class Attempts:
 
     def reserve(self, backlog: Backlog) -> None:
         """Reserve the jobs that are next in the line, as many as there is room for."""
-        room = Room(self.runs, self._pace, self._workers, is_cautious=self._is_cautious)
+        room = Room(self.runs, self._pace, self._workers, is_cautious=self._at_most_once)
         self._fill(room, backlog)
         self.seconds_ahead = room.seconds_ahead
 
@@ -170,11 +174,8 @@ class Attempts:
         """End an attempt. Raises IllegalMove if it is not the current one."""
         run = self._run(outcome)
         after = self._after(run, outcome)
-        # A run that gave way has shown nothing of what it would have done.
-        is_shown = run.past.crashes and not isinstance(outcome, Release)
-        past = run.past._replace(crashes=0) if is_shown else run.past
-        self._moves.write(run.job, after, past, payload=run.payload)
-        if isinstance(outcome, Fail) and after.status is Status.PENDING:
+        self._moves.write(run.job, after, _past(run.past, outcome), payload=run.payload)
+        if isinstance(outcome, Fail | CutOff) and after.status is Status.PENDING:
             self._moves.changes.backed_off.append(after)
         if outcome.seconds is not None:
             self._pace.note(run.job.type, outcome.seconds)
@@ -203,6 +204,13 @@ class Attempts:
                 first = self._handlers.options(job.type).backoff
                 wait = lifecycle.backoff(attempt - run.past.interruptions, first, self._chance())
                 return lifecycle.backed_off(job, attempt, error, now, wait)
+            case CutOff(reason=reason) if not is_cancelled:
+                # Longer each time: perhaps it is this job that brings its executor down, with others there.
+                wait = lifecycle.backoff(run.past.interruptions + 1, CUT_OFF_BACKOFF, self._chance())
+                once = self._at_most_once
+                return lifecycle.cut_off(
+                    job, attempt, f"by its executor: {reason}", now, wait, at_most_once=once
+                )
             case Release() if not is_cancelled:
                 return lifecycle.released(job, attempt)
             case _:
@@ -228,6 +236,18 @@ class Attempts:
             for run in self._taken_back.values():
                 self._channel.send(run)
             self._taken_back.clear()
+
+
+def _past(before: Past, outcome: Outcome) -> Past:
+    """Return what the job has behind it after the outcome."""
+    match outcome:
+        # A run that gave way, or was cut off, has shown nothing of what it would have done.
+        case Release():
+            return before
+        case CutOff():
+            return before._replace(interruptions=before.interruptions + 1)
+        case _:
+            return before._replace(crashes=0) if before.crashes else before
 
 
 def _id(message: Message) -> str:

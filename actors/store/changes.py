@@ -18,7 +18,7 @@ class Changes(msgspec.Struct):
     finished: list[Job] = []
     #: Those that are to be sent to the Workers.
     reserved: list[Run] = []
-    #: Those of the runnable whose attempt failed.
+    #: Those of the runnable whose attempt failed or was cut off; each is said.
     backed_off: list[Job] = []
     #: The running jobs that are to be interrupted.
     cancelled: set[str] = set()
@@ -37,7 +37,7 @@ class Changes(msgspec.Struct):
         self.runnable = [moved(job, seconds) for job in self.runnable]
 
     def report(self) -> None:
-        """Warn of each attempt that failed, and say when the job runs again."""
+        """Warn of each attempt that ended without a result, and say when the job runs again."""
         for job in self.backed_off:
             assert job.run_at is not None
             log.logger("JobStore").warning(

@@ -61,6 +61,7 @@ class Ledger:
         self._interrupts = interrupts
         self._handlers = handlers
         self._settings = settings
+        self._at_most_once = settings.on_crash == "fail"
         self._admission = Admission(database.totals, interrupts, settings)
         self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
@@ -186,8 +187,8 @@ class Ledger:
     # What the wiring asks for.
 
     def _recover_crashed(self) -> int:
-        at_most_once = self._settings.on_crash == "fail"
-        found = recovered(self._database, self._runs, self._moves.look(), at_most_once=at_most_once)
+        now, once = self._moves.look(), self._at_most_once
+        found = recovered(self._database, self._runs, now, at_most_once=once)
         for before, payload, after, past in found:
             self._moves.write(before, after, past, payload=payload)
             if past.crashes >= ALONE:

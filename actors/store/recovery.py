@@ -37,7 +37,7 @@ def recovered(
         if is_unwanted:  # A job with a pending cancel is cancelled.
             after, crashes = lifecycle.cancelled(begun, now), 0
         elif was_cut_off:
-            after = lifecycle.cut_off(begun, now, at_most_once=at_most_once)
+            after = lifecycle.cut_off(begun, begun.attempts, "by a stop", now, at_most_once=at_most_once)
         else:
             after = lifecycle.crashed(begun, crashes, now, at_most_once=at_most_once)
         how = "that a stop had cut off" if was_cut_off else "that was running during a crash"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from actors.messages import Begin, Cancelled, Complete, Fail, Release
+from actors.messages import Begin, Cancelled, Complete, CutOff, Fail, Release
 from actors.store.batch import Entry
 from actors.store.faults import not_stored
 
@@ -74,7 +74,7 @@ class Kept:
         if isinstance(message, Begin):
             self._entries.remove(entry)  # The outcome will tell of it, too.
             return True
-        if not isinstance(message, Complete | Release | Cancelled):
+        if not isinstance(message, Complete | CutOff | Release | Cancelled):
             return False
         reason = f"the outcome could not be stored: {not_stored(error)}"
         entry.message, entry.tries = Fail(message.id, message.attempt, reason), 0

@@ -1,243 +1,218 @@
-"""Where handlers run when they do not run in the Worker's own thread: an executor."""
+"""Where handlers run when they do not run in the Worker's own thread: an executor.
+
+The executor may fail at any time, as when a process of it dies or its cluster goes away. Then it is made
+again, by a thread of the pool's own: the factory may take long, or raise for as long as the cluster is away.
+Meanwhile no call begins, and the Workers wait with their jobs. So a failing executor neither fails a job nor
+has Workers busy in a loop.
+
+Why nothing here holds up a stop: no lock is held while the executor's or the factory's code runs, and each
+end of an executor has a thread of its own, for which a stop waits only for a while.
+"""
 
 import contextlib
 import math
-import multiprocessing
-import os
-import signal
-import socket
-import struct
-import tempfile
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from functools import partial
-from itertools import count
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Final
 
 from msgspec import Raw
 
+from actors import log
 from actors.handlers import Function
 from actors.interrupts import Interrupt, Interrupted
-from actors.work.attempt import RemoteError, Report, call, described, overdue
+from actors.work.attempt import Report, described
+from actors.work.progress import Line, Progress
+from actors.work.task import Call, NotBegun, Task
 
-PROGRESS: Final = struct.Struct("d")
-#: The thread in a process of a pool that waits for the end of the service.
-WATCH: Final = "end with the service"
+#: Seconds between two tries to make an executor after one has failed.
+PAUSE: Final = 1.0
+#: Seconds for which a stop waits for the end of executors; and if calls are left, which it does not wait for.
+LONGEST_END: Final = 5.0
+LONGEST_CUT: Final = 1.0
 
 
 class Pool:
     """Runs handlers on the executor that `factory` makes, for any number of Workers at once.
 
-    The executor is replaced when it is broken, and when a handler on it had to be abandoned, which may go
+    The executor is replaced when it has failed, and when a handler on it had to be abandoned, which may go
     on for any time. A replaced executor is still waited for by the Workers whose handlers run there.
     """
 
     def __init__(self, factory: Callable[[], object]) -> None:
         """Raise what the factory raises, and TypeError if what it makes is not an executor."""
         self._factory = factory
+        self._log = log.logger("Pool")
         self._changing = threading.Condition(threading.Lock())
-        self._executor = self._make()
-        self._awaited: dict[Executor, set[Future[Any]]] = {self._executor: set()}
-        self._is_closed = False
-        self._folder = tempfile.TemporaryDirectory(prefix="gofer-")
-        self._calls = count()
+        with contextlib.ExitStack() as undo:
+            self._progress = Progress()
+            undo.callback(self._progress.close)
+            #: None while it is to be made again.
+            self._executor: Executor | None = _made(factory)
+            undo.callback(_end, self._executor)
+            #: What was handed, or is about to be, to each executor that has not ended.
+            self._tasks: dict[Executor, set[Task]] = {self._executor: set()}
+            self._is_closed = self._is_stopped = False
+            self._not_before = 0.0
+            self._problem: str | None = None
+            self._ends: list[threading.Thread] = []
+            self._keeper = threading.Thread(target=self._keep, name="executor", daemon=True)
+            self._keeper.start()
+            undo.pop_all()
 
     def call(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Raw:
         """Run the handler to its end, and return its result as JSON.
 
         Raises RemoteError for what the handler raised, TimeoutError for one that is abandoned after `timeout`
-        seconds, BrokenExecutor if its process died, Interrupted if it had not begun when the pool was closed.
+        seconds, ExecutorFailed if it was cut off, Interrupted if it had not begun when the pool was closed.
         """
-        with _ProgressSocket(f"{self._folder.name}/{next(self._calls)}") as progress:
-            task = partial(_call, os.getpid(), progress.address, function, argument, timeout)
-            executor, future = self._submit(task)
-            future.add_done_callback(progress.hang_up)
-            try:
-                progress.listen(future, timeout, report)
-                return _result(future)
-            except CancelledError:
-                if self._is_closed:
-                    raise Interrupted(Interrupt.RELEASE) from None
-                raise
-            finally:
-                self._leave(executor, future)
+        with self._progress.of(report) as line:
+            while True:
+                task = self._enter(Call(function, argument, timeout), line)
+                try:
+                    return self._run(task)
+                except NotBegun:
+                    continue  # On the next executor, unless the pool was closed.
+                finally:
+                    self._leave(task)
+
+    def problem(self) -> str | None:
+        """Return why no handler begins at the moment; None if all is well. Never waits."""
+        return self._problem if self._executor is None else None
 
     def close(self) -> None:
-        """Begin no further handler; those that the executor has not begun yet are interrupted."""
+        """Begin no further handler; those that have provably not begun yet are interrupted."""
         with self._changing:
             self._is_closed = True
             self._changing.notify_all()
-            waiting = [future for futures in self._awaited.values() for future in futures]
-        for future in waiting:
-            future.cancel()
+            tasks = [task for tasks in self._tasks.values() for task in tasks]
+        for task in tasks:
+            task.withdraw()
 
     def stop(self) -> None:
         """Close, and end the executor; what still runs there was cut off, and is killed if it can be."""
         self.close()
-        if any(self._awaited.values()):
-            _end(self._executor)
-        else:
-            self._executor.shutdown()
-        self._folder.cleanup()
+        with self._changing:
+            self._is_stopped = True
+            is_idle = not any(self._tasks.values())
+            for executor in self._tasks:
+                self._begin_end(executor, wait=is_idle)
+        end = time.monotonic() + (LONGEST_END if is_idle else LONGEST_CUT)
+        for thread in [*self._ends, self._keeper]:
+            thread.join(max(0, end - time.monotonic()))
+        self._progress.close()
 
-    def _make(self) -> Executor:
-        made = self._factory()
-        if not isinstance(made, Executor):
-            raise TypeError(f"{made!r} is not a concurrent.futures.Executor")
-        return made
+    # A call.
 
-    def _submit(self, task: Callable[[], Any]) -> tuple[Executor, Future[Any]]:
+    def _enter(self, call: Call, line: Line) -> Task:
+        """Wait until the executor can begin another. Raises Interrupted if the pool is closed before."""
         with self._changing:
             self._changing.wait_for(lambda: self._is_closed or self._has_room())
             if self._is_closed:
                 raise Interrupted(Interrupt.RELEASE)
-            with _without_ctrl_c():
-                try:
-                    future = self._executor.submit(task)
-                except BrokenExecutor:
-                    self._replace()
-                    future = self._executor.submit(task)
-            self._awaited[self._executor].add(future)
-            return self._executor, future
+            assert self._executor is not None
+            task = Task(self._executor, call, line)
+            self._tasks[self._executor].add(task)
+            return task
 
     def _has_room(self) -> bool:
         """Tell whether the executor begins the next handler immediately; what waits there is out of reach."""
+        if self._executor is None:
+            return False
         room: float = getattr(self._executor, "_max_workers", math.inf)
-        return len(self._awaited[self._executor]) < room
+        return len(self._tasks[self._executor]) < room
 
-    def _leave(self, executor: Executor, future: Future[Any]) -> None:
-        """Stop waiting for it. If it still runs, its executor is not used again."""
-        is_abandoned = not (future.done() or future.cancel())
+    def _run(self, task: Task) -> Raw:
+        task.submit()
+        if self._is_closed:  # It was perhaps not submitted yet when the others were withdrawn.
+            task.withdraw()
+        self._problem = None
+        return task.result()
+
+    def _leave(self, task: Task) -> None:
+        """Stop waiting for it. If its executor has failed, or still runs it, that is not used again."""
+        is_abandoned = not task.cancel()
         with self._changing:
-            self._awaited[executor].discard(future)
-            try:
-                if is_abandoned and executor is self._executor:
-                    self._replace()
-                self._end_unused()
-            finally:  # Even if the factory raises: another Worker may have room now.
-                self._changing.notify_all()
+            self._tasks[task.executor].discard(task)
+            if task.executor is self._executor and not self._is_closed:
+                self._judge(task, is_abandoned=is_abandoned)
+            self._end_unused()
+            self._changing.notify_all()
 
-    def _replace(self) -> None:
-        self._executor = self._make()
-        self._awaited[self._executor] = set()
-        self._end_unused()
+    def _judge(self, task: Task, *, is_abandoned: bool) -> None:
+        """Have the executor made again if this task shows that it is of no use any longer."""
+        if task.failure is not None:
+            self._executor = None
+            self._note(f"the executor failed: {task.failure}")
+        elif is_abandoned:
+            self._executor = None
+            self._not_before = 0.0
+
+    # The executor.
+
+    def _keep(self) -> None:
+        """Make an executor whenever there is none, until the pool is closed."""
+        while self._is_wanted():
+            try:
+                executor = _made(self._factory)
+            except BaseException as error:  # noqa: BLE001 - the factory's, and it may be there again later
+                self._note(f"no executor can be made: {described(error)}")
+                continue
+            with self._changing:
+                self._tasks.setdefault(executor, set())
+                self._executor = executor
+                self._changing.notify_all()
+                if self._is_stopped:  # It was not there yet when the others were ended.
+                    self._begin_end(executor)
+
+    def _is_wanted(self) -> bool:
+        """Wait until an executor is missing and may be made; return False once the pool is closed."""
+        with self._changing:
+            self._changing.wait_for(lambda: self._is_closed or self._executor is None)
+            while not self._is_closed and (seconds := self._not_before - time.monotonic()) > 0:
+                self._changing.wait(seconds)
+            self._not_before = time.monotonic() + PAUSE
+            return not self._is_closed
+
+    def _note(self, problem: str) -> None:
+        """Note why there is no executor, and say so once."""
+        if self._problem != problem:
+            self._log.warning("jobs wait for an executor", problem=problem)
+        self._problem = problem
 
     def _end_unused(self) -> None:
-        for executor, futures in list(self._awaited.items()):
-            if executor is not self._executor and not futures:
-                del self._awaited[executor]
-                _end(executor)
+        for executor, tasks in list(self._tasks.items()):
+            if executor is not self._executor and not tasks:
+                del self._tasks[executor]
+                self._begin_end(executor)
+
+    def _begin_end(self, executor: Executor, *, wait: bool = False) -> None:
+        """End it in a thread of its own: it may hang."""
+        thread = threading.Thread(target=_end, args=(executor,), kwargs={"wait": wait}, daemon=True)
+        self._ends = [*filter(threading.Thread.is_alive, self._ends), thread]
+        try:
+            thread.start()
+        except RuntimeError:  # No more threads, or Python is ending.
+            self._ends.remove(thread)
+            _end(executor, wait=wait)
 
 
-class _ProgressSocket:
-    """Where a handler reports its progress: a datagram socket in the file system.
-
-    Any process of this machine can write to it. On another machine the handler finds no such socket, and
-    works on without reporting progress.
-    """
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address)
-
-    def listen(self, future: Future[Any], timeout: float | None, report: Report) -> None:
-        """Report progress until the future is done. Raises TimeoutError after `timeout` seconds."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while not future.done():
-            if end is not None:
-                self._socket.settimeout(max(0.001, end - time.monotonic()))
-            try:
-                message = self._socket.recv(PROGRESS.size)
-            except TimeoutError:
-                raise overdue(timeout) from None
-            if message:
-                report(*PROGRESS.unpack(message))
-
-    def hang_up(self, _future: Future[Any]) -> None:
-        """End `listen`, as the future is done."""
-        _send(self.address, b"", wait=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._socket.close()
-        os.unlink(self.address)  # noqa: PTH108 - it is an address
+def _made(factory: Callable[[], object]) -> Executor:
+    made = factory()
+    if not isinstance(made, Executor):
+        raise TypeError(f"{made!r} is not a concurrent.futures.Executor")
+    return made
 
 
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Let processes that are started meanwhile ignore Ctrl-C, which a terminal sends to all of them.
-
-    The first that it ends breaks the pool, even if it has no work yet, and with the pool the jobs in it.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGQUIT))
+def _end(executor: Executor, *, wait: bool = False) -> None:
+    """End an executor; unless it is waited for, a process that still runs an abandoned handler is killed."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _send(address: str, message: bytes, *, wait: bool = False) -> None:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(wait)
-        sender.sendto(message, address)
-
-
-def _call(
-    owner: int, address: str, function: Function, argument: Any, timeout: float | None
-) -> tuple[bytes, tuple[str, str] | None]:
-    """Run the handler, wherever this is. Of an error only texts are returned: not all can be pickled."""
-    if os.getpid() != owner:
-        _end_with_parent()
-
-    def report(progress: float) -> None:
-        _send(address, PROGRESS.pack(progress))
-
-    try:
-        return bytes(call(function, argument, timeout, report)), None
-    except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
-        return b"", (described(error), traceback.format_exc())
-
-
-def _end_with_parent() -> None:
-    """Make sure, once, that this process of a pool does not outlive a killed service.
-
-    It would wait forever, and what it runs would go on next to the job's next attempt.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name=WATCH, daemon=True).start()
-
-
-def _result(future: Future[tuple[bytes, tuple[str, str] | None]]) -> Raw:
-    result, error = future.result()
-    if error is not None:
-        raise RemoteError(*error)
-    return Raw(result)
-
-
-def _end(executor: Executor) -> None:
-    """End an unused executor; a process that still runs an abandoned handler is killed."""
-    # Python 3.14 has ProcessPoolExecutor.kill_workers() for this.
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    for process in processes:
-        process.kill()
-    # Threads cannot be killed, and are not waited for.
-    executor.shutdown(wait=bool(processes))
+        # Python 3.14 has ProcessPoolExecutor.kill_workers() for this.
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        for process in [] if wait else processes:
+            getattr(process, "kill", process.terminate)()
+        # Threads cannot be killed, and are not waited for.
+        executor.shutdown(wait=wait or bool(processes))
+    except BaseException as error:  # noqa: BLE001 - whatever it raises, it is no longer used
+        log.logger("Pool").warning("an executor did not end", error=described(error))

@@ -12,10 +12,11 @@ from actors import log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
 from actors.lifecycle import Job, has_retries_left
-from actors.messages import Begin, Cancelled, Complete, Fail, Outcome, Progress, Release, Run
+from actors.messages import Begin, Cancelled, Complete, CutOff, Fail, Outcome, Progress, Release, Run
 from actors.messaging import Actor, Channel
 from actors.work.attempt import call, described
 from actors.work.pool import Pool
+from actors.work.task import ExecutorFailed
 
 
 class Worker(Actor):
@@ -50,7 +51,10 @@ class Worker(Actor):
         try:
             self._run(message)
         except pykka.ActorDeadError:
-            self._log.error("the JobStore has stopped, so it cannot be told", job=message.id)
+            # A call that has outlasted a stop ends with its executor; its job was named when it was cut off.
+            is_known = self._pool is not None and self._interrupts.is_draining
+            say = self._log.debug if is_known else self._log.error
+            say("the JobStore has stopped, so it cannot be told", job=message.id)
         except BaseException as error:
             if isinstance(error, Exception):
                 raise
@@ -89,6 +93,8 @@ class Worker(Actor):
         except Interrupted as interrupted:
             outcome = Cancelled if interrupted.reason is Interrupt.CANCEL else Release
             return outcome(job.id, job.attempts)
+        except ExecutorFailed as failure:
+            return CutOff(job.id, job.attempts, str(failure))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
             # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
             say = self._log.debug if has_retries_left(job) else self._log.error

@@ -3,10 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
+from typing import Final
 
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Submit
 from tests.simulation.production import Row
+
+#: The ends of runs that say nothing of whether the job brings the process down.
+INTERRUPTED: Final = frozenset({"Release", "CutOff", "cut"})
 
 
 class Answer(Enum):
@@ -54,14 +58,14 @@ class Crashes:
 
     def at_least(self, runs: list[Run]) -> int:
         """Return how many there are for sure, if the job has not ended in another way since."""
-        has_ended = any(run.end not in {None, "Release", "cut"} for run in runs[self._runs :])
+        has_ended = any(run.end not in {None, *INTERRUPTED} for run in runs[self._runs :])
         return 0 if has_ended else self.fewest
 
     def count(self, row: Row, runs: list[Run], how: How) -> None:
-        """Look at the job in the file after a life: still processing, or as good as begun, it was cut short."""
+        """Look at the job in the file after a life: processing, or as good as begun, it was cut short."""
         since, self._runs = runs[self._runs :], len(runs)
         stored = [run for run in since if not (row.is_cut_short and run.attempt == row.begun)]
-        if any(run.end not in {"Release", "cut"} for run in stored):
+        if any(run.end not in INTERRUPTED for run in stored):
             self.fewest = self.most = 0
         if row.status is not Status.PROCESSING and not row.is_certain:
             return

@@ -18,6 +18,7 @@ from tests.simulation.production import CONVICTED as GUILTY
 
 #: Crashes in a row after which a job is a suspect, must run alone, and is convicted.
 SUSPECT, ALONE, CONVICTED = 2, 3, 4
+#: The ends of runs that were cut off, by the end of the process and by an executor.
 #: Seconds by which a job may be early, as times are kept in microseconds.
 ROUNDING: Final = 0.00001
 
@@ -84,11 +85,17 @@ class Checks:
             return "a job runs again that has no retries left"
         if self._is_early(story, job) or self._backs_off(story, job):
             return "a job runs before it is due"
-        if story.is_spent and not story.retries:
+        if self._is_spent(story) and not story.retries:
             return "a job that was cut off runs again"
         if problem := self._problem_of_suspects(story):
             return problem
         return "jobs run out of order" if self._is_out_of_order(story, job) else None
+
+    def _is_spent(self, story: Story) -> bool:
+        """Tell whether the job was cut off where that is its end."""
+        return story.is_spent or any(
+            run.end == "CutOff" and self._plan.is_once(run.life) for run in story.runs
+        )
 
     def _problem_of_suspects(self, story: Story) -> str | None:
         """Suspects run one at a time, and later with nothing else; then a crash convicts."""
@@ -139,6 +146,8 @@ class Checks:
         self._events.note(f"job {story.number} ends, attempt {run.attempt}: {run.end}")
         if run.end == "Release":
             self._events.reach("a job given back at a stop")
+        if run.end == "CutOff":
+            self._events.reach("a job that its executor lost")
         if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
             self.told.append(outcome)
         if run.end == "Cancelled" and not story.may_be_cancelled():
@@ -198,7 +207,7 @@ class Checks:
                 story.unrun.add(row.begun)
 
     def _check_missing(self, story: Story) -> None:
-        may_be_deleted = self._plan.has(Kind.KEEP) and (story.is_spent or story.may_have_finished)
+        may_be_deleted = self._plan.has(Kind.KEEP) and (self._is_spent(story) or story.may_have_finished)
         is_known = story.answer is Answer.YES or story.runs or story.view
         if is_known and not may_be_deleted:
             self._events.fail("a job is lost", self._told(story, "is not in the file"))
@@ -247,7 +256,7 @@ class Checks:
             self._events.reach("a job convicted")
             return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
         if error.endswith(AT_MOST_ONCE):
-            return None if story.is_spent else "a job is failed by a crash"
+            return None if self._is_spent(story) else "a job is failed by a crash"
         # What gave way after a cancel was cancelled too, and a retry goes on counting from there.
         counting = {"Fail", "Cancelled", "Release"} if story.cancels else {"Fail"}
         used = sum(run.end in counting for run in story.runs)

@@ -12,6 +12,7 @@ from actors.handlers import Handlers, handler
 from actors.lifecycle import FINISHED, Job
 from actors.messages import Await, Cancel, Get, ListJobs, Ping, Retry, Submit
 from actors.messaging import OutcomeUnknown, Unanswered
+from actors.work.task import ExecutorFailed
 from tests.simulation.book import Answer, Book, Request, Story
 from tests.simulation.checks import Checks
 from tests.simulation.events import Events
@@ -31,28 +32,35 @@ SUBMITTING, LOOKING = 0.5, 0.06
 STEPPING: Final = (0, 0.001, 0.05, 1)
 STEPS: Final = (0, 0, 1, 3, 20)
 
+End = Callable[[dict[str, Any]], Any]
+
 
 def handlers(kill: Callable[[], None]) -> Handlers:
     """Return the handlers: two that yield, one with a time limit, and one that cannot be interrupted."""
-    steps, plain = partial(_steps, kill), partial(_plain, kill)
+    end = partial(_result, kill, set())
+    steps, plain = partial(_steps, end), partial(_plain, end)
     limited = handler(timeout=2.5, backoff=0.2)(steps)
     return Handlers({"steps": steps, "quick": steps, "limited": limited, "plain": plain})
 
 
-def _steps(kill: Callable[[], None], payload: dict[str, Any]) -> Generator[float | None, None, Any]:
+def _steps(end: End, payload: dict[str, Any]) -> Generator[float | None, None, Any]:
     for step in range(payload["steps"]):
         current().scheduler.block(payload["seconds"], STEP)
         yield (step + 1) / (payload["steps"] + 1)
-    return _result(kill, payload)
+    return end(payload)
 
 
-def _plain(kill: Callable[[], None], payload: dict[str, Any]) -> Any:
+def _plain(end: End, payload: dict[str, Any]) -> Any:
     current().scheduler.block(payload["steps"] * payload["seconds"], STEP)
-    return _result(kill, payload)
+    return end(payload)
 
 
-def _result(kill: Callable[[], None], payload: dict[str, Any]) -> Any:
+def _result(kill: Callable[[], None], lost: set[int], payload: dict[str, Any]) -> Any:
+    """End as the payload says; some are lost, once in a life, as by an executor."""
     match payload["end"]:
+        case "raise" | "exit" if payload["n"] % 3 == 0 and payload["n"] not in lost:
+            lost.add(payload["n"])
+            raise ExecutorFailed("lost")
         case "raise":
             raise ValueError("as it was told")
         case "exit":

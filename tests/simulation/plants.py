@@ -88,10 +88,10 @@ PLANTS: Final = (
     ),
     # What cannot be stored.
     _plant(
-        "a claim is lost while the disk is full",
+        "a beginning is lost while the disk is full",
         "store.faults",
-        "Claim:          Fates(K,",
-        "Claim:          Fates(N,",
+        "Begin:          Fates(K,",
+        "Begin:          Fates(R,",
     ),
     _plant(
         "a result is lost while the disk is full",
@@ -174,6 +174,18 @@ PLANTS: Final = (
         "crashes=crashes)",
     ),
     _plant(
+        "what an executor cuts off uses a retry",
+        "store.attempts",
+        "int(isinstance(outcome, CutOff))",
+        "0",
+    ),
+    _plant(
+        "at most once is ignored after an executor's failure",
+        "store.ledger",
+        "chance, at_most_once=self._at_most_once",
+        "chance, at_most_once=False",
+    ),
+    _plant(
         "at most once is ignored after a crash",
         "lifecycle",
         '    if at_most_once:\n        return failed(job, job.attempts, "the process',
@@ -182,8 +194,8 @@ PLANTS: Final = (
     _plant(
         "at most once is ignored after a stop",
         "lifecycle",
-        '    if at_most_once:\n        return failed(job, job.attempts, "the attempt',
-        '    if False:\n        return failed(job, job.attempts, "the attempt',
+        "    if at_most_once:\n        return failed(job, attempt",
+        "    if False:\n        return failed(job, attempt",
     ),
     _plant(
         "a late recovery takes what runs",

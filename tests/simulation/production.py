@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pykka
 
 import actors
+from actors import lifecycle
 from actors.errors import GoferError, IllegalMove
 from actors.handlers import Handlers
 from actors.lifecycle import Job, Status
@@ -25,7 +26,6 @@ from actors.store import (
     jobstore,
     ledger,
     life,
-    recovery,
     reservations,
     runs,
     suspicion,
@@ -304,7 +304,8 @@ def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
 def _row(reserved: dict[str, bool], number: int, status: str, *rest: Any) -> Row:
     job_id = f"{number:016x}"
     is_certain = reserved.get(job_id) if status == Status.PENDING else None
-    return Row(job_id, Status(status), *rest, is_certain)
+    attempts, most, error, payload, result = rest
+    return Row(job_id, Status(status), attempts, most, error, payload, result, is_certain)
 
 
 def forget_processes() -> None:
@@ -470,7 +471,7 @@ PROBES: Final[tuple[Probe, ...]] = (
         "reserve",
         lambda *_, is_certain: None if is_certain else "a job reserved ahead of the Workers",
     ),
-    (recovery.lifecycle, "perhaps_begun", lambda *_, **__: "a job that had perhaps begun"),
+    (lifecycle, "perhaps_begun", lambda *_, **__: "a job that had perhaps begun"),
 )
 
 
