@@ -17,7 +17,7 @@ SEEDS = 40
 SOON = (
     "an answer runs ahead of the commit",
     "nothing is rolled back",
-    "crashes are forgotten at a claim",
+    "crashes are forgotten at the beginning",
     "a job has waited half of its delay",
     "a reply is looked at without its lock",
     "a start reads no backlog",

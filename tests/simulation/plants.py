@@ -47,8 +47,8 @@ PLANTS: Final = (
     _plant(
         "a batch is delivered in reverse",
         "store.jobstore",
-        "_deliver(changes.runnable)",
-        "_deliver(changes.runnable[::-1])",
+        "for run in changes.reserved:",
+        "for run in changes.reserved[::-1]:",
     ),
     _plant(
         "nothing is rolled back",
@@ -64,14 +64,14 @@ PLANTS: Final = (
     ),
     _plant(
         "the running jobs are not rolled back",
-        "store.ledger",
-        "        self._runs.rollback()\n",
+        "store.attempts",
+        "        self.runs.rollback()\n",
         "",
     ),
     _plant(
         "the running jobs are not durable",
-        "store.ledger",
-        "        self._runs.commit()\n",
+        "store.attempts",
+        "        self.runs.commit()\n",
         "",
     ),
     _plant(
@@ -83,8 +83,78 @@ PLANTS: Final = (
     _plant(
         "a job is read from before its last move",
         "store.database",
-        "self._last_read[0].id == before.id:",
-        "self._last_read[0].id != before.id:",
+        "self._last_read[0].id == job_id:",
+        "self._last_read[0].id != job_id:",
+    ),
+    # What is reserved.
+    _plant(
+        "what is reserved is not written",
+        "store.ledger",
+        "            self._database.life.reserve(self._reserved())\n",
+        "            pass\n",
+    ),
+    _plant(
+        "what has begun stays reserved",
+        "store.runs",
+        "        return self.reserved.pop(job_id)",
+        "        return self.reserved[job_id]",
+    ),
+    _plant(
+        "a job is sent before it is reserved",
+        "store.jobstore",
+        "                self._ledger.reserve(self._backlog)\n",
+        "                self._ledger.reserve(self._backlog)\n"
+        "                for run in self._ledger.changes.reserved:\n"
+        "                    self._channel.send(run)\n"
+        "                self._ledger.changes.reserved.clear()\n",
+    ),
+    _plant(
+        "a cancel that is rolled back loses the job that it took back",
+        "store.attempts",
+        "                self._channel.send(run)\n",
+        "                pass\n",
+    ),
+    _plant(
+        "a stop gives nothing back",
+        "store.ledger",
+        "                self._attempts.take_all_back()\n",
+        "",
+    ),
+    _plant(
+        "what had perhaps begun counts as nothing",
+        "lifecycle",
+        'return replace(begun, status=_moved(begun, "recover"), started_at=None)',
+        "return job",
+    ),
+    _plant(
+        "what had perhaps begun runs again although it may run once",
+        "store.recovery",
+        "lifecycle.perhaps_begun(before, now, at_most_once=at_most_once)",
+        "lifecycle.perhaps_begun(before, now, at_most_once=False)",
+    ),
+    _plant(
+        "a cancel does not look into the channel",
+        "store.attempts",
+        "        if job_id in self._taken_back:\n            self.runs.unreserve(job_id)",
+        "        if True:\n            self.runs.unreserve(job_id)",
+    ),
+    _plant(
+        "what was taken from the line is lost in a rollback",
+        "store.backlog",
+        "            self._put_first(self._taken.pop())\n        for",
+        "            self._taken.pop()\n        for",
+    ),
+    _plant(
+        "the marks are not rolled back",
+        "store.backlog",
+        "        self._immediate, self._delayed = self._durable\n",
+        "",
+    ),
+    _plant(
+        "what was stored while nothing is reserved is not in the line",
+        "store.jobstore",
+        "        self._backlog.add(self._ledger.changes.runnable)\n",
+        "        if self._reserves:\n            self._backlog.add(self._ledger.changes.runnable)\n",
     ),
     # What cannot be stored.
     _plant(
@@ -108,8 +178,8 @@ PLANTS: Final = (
     _plant(
         "what is kept is not tried again",
         "store.jobstore",
-        "        if not self._kept:\n            self.actor_inbox.remind(Resume(), STORAGE_RETRY)\n",
-        "",
+        "            self.actor_inbox.remind(Resume(), STORAGE_RETRY)\n",
+        "            pass\n",
     ),
     # What a job may do.
     _plant("an old attempt ends a new one", "lifecycle", "    if job.attempts != attempt:", "    if False:"),
@@ -145,10 +215,10 @@ PLANTS: Final = (
     ),
     # Crashes.
     _plant(
-        "crashes are forgotten at a claim",
+        "crashes are forgotten at the beginning",
         "store.attempts",
-        "self._moves.write(job, claimed, crashes=None)",
-        "self._moves.write(job, claimed)",
+        "self._moves.write(run.job, claimed, run.past, payload=run.payload)",
+        "self._moves.write(run.job, claimed, run.past._replace(crashes=0), payload=run.payload)",
     ),
     _plant("crashes convict too soon", "lifecycle", "CONVICTED: Final = 4", "CONVICTED: Final = 2"),
     _plant("crashes never convict", "lifecycle", "CONVICTED: Final = 4", "CONVICTED: Final = 400"),
@@ -157,8 +227,8 @@ PLANTS: Final = (
     _plant(
         "a suspect that waits is forgotten",
         "store.ledger",
-        "        changes.runnable += self._attempts.suspicion.released(self._runs.crashes())\n",
-        "",
+        "for job in self._attempts.released():",
+        "for job in self._attempts.released()[:0]:",
     ),
     _plant(
         "a stop counts as a crash",
@@ -169,21 +239,21 @@ PLANTS: Final = (
     _plant("a power cut counts as a crash", "store.life", ' or "" != last_boot != self._boot', ""),
     _plant(
         "an interruption uses a retry",
-        "store.ledger",
-        "crashes=crashes, interruptions=1)",
-        "crashes=crashes)",
+        "store.recovery",
+        "yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1))",
+        "yield Recovered(before, payload, after, Past(crashes, past.interruptions))",
     ),
     _plant(
         "what an executor cuts off uses a retry",
         "store.attempts",
-        "int(isinstance(outcome, CutOff))",
-        "0",
+        "before._replace(interruptions=before.interruptions + 1)",
+        "before",
     ),
     _plant(
         "at most once is ignored after an executor's failure",
-        "store.ledger",
-        "chance, at_most_once=self._at_most_once",
-        "chance, at_most_once=False",
+        "store.attempts",
+        "once = self._at_most_once",
+        "once = False",
     ),
     _plant(
         "at most once is ignored after a crash",
@@ -200,7 +270,7 @@ PLANTS: Final = (
     _plant(
         "a late recovery takes what runs",
         "store.recovery",
-        "        if job.id in running:\n            continue\n",
+        "        if before.id in running:\n            continue\n",
         "",
     ),
     # Cancels.
@@ -234,13 +304,13 @@ PLANTS: Final = (
     _plant(
         "a job has waited half of its delay",
         "store.backlog",
-        "(job.run_at - self._now()).total_seconds()",
-        "(job.run_at - self._now()).total_seconds() / 2",
+        "wait = (due.run_at - self._now()).total_seconds()",
+        "wait = (due.run_at - self._now()).total_seconds() / 2",
     ),
     _plant(
         "an earlier wait of a job runs it",
         "store.attempts",
-        "if job.run_at != claim.run_at and not lifecycle.is_due(job, now):",
+        "if job.run_at != due.run_at and not lifecycle.is_due(job, self._moves.look()):",
         "if False:",
     ),
     _plant(
@@ -272,10 +342,8 @@ PLANTS: Final = (
     _plant(
         "a start reads no backlog",
         "store.backlog",
-        "self._immediate: str | None = FIRST_ID",
-        "self._immediate: str | None = None",
-        "self._delayed: tuple[datetime, str] | None = (LONG_AGO, FIRST_ID)",
-        "self._delayed: tuple[datetime, str] | None = None",
+        "self._immediate, self._delayed = self._durable = START\n        #: Since",
+        "self._immediate, self._delayed = self._durable = None, None\n        #: Since",
     ),
     _plant(
         "later pages of delayed jobs are forgotten",
@@ -296,10 +364,10 @@ PLANTS: Final = (
         "job.id >= self._immediate",
     ),
     _plant(
-        "a channel that is emptied is not read again",
+        "a line that is emptied is not read again",
         "store.backlog",
-        "            self._immediate, self._delayed = FIRST_ID, (LONG_AGO, FIRST_ID)\n",
-        "",
+        "        self._immediate, self._delayed = self._durable = START\n\n",
+        "\n",
     ),
     # Asking and stopping.
     _plant(
@@ -330,10 +398,8 @@ PLANTS: Final = (
     _plant(
         "who awaits a job is left alone at a stop",
         "store.jobstore",
-        "                self._bring_back(awaits=True)",
-        "                self._bring_back(awaits=False)",
-        "awaits=isinstance(message, Drain)",
-        "awaits=False",
+        "waiting = self._awaits.take_all() if isinstance(message, Drain) else []",
+        "waiting: list[Entry] = []",
     ),
     _plant(
         "the JobStore stops before the Workers",
