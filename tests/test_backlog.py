@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
+from itertools import islice
 
 import pytest
 from hypothesis import settings
@@ -87,7 +87,16 @@ class Queues:
 
     def take_all(self) -> list[str]:
         """Take one job in each commit until there is none."""
-        return list(chain.from_iterable(iter(lambda: self.commit([], takes=1), [])))
+        taken: list[str] = []
+        while (one := self.commit([], takes=1)) or self.delayed.seconds_to_next() == 0:
+            taken += one
+        return taken
+
+    def settle(self) -> None:
+        """Commit until nothing more becomes due, as nothing undoes that."""
+        self.commit([])
+        while self.delayed.seconds_to_next() == 0:
+            self.commit([])
 
 
 @pytest.fixture
@@ -184,14 +193,17 @@ def test_where_all_is_in_the_line_nothing_is_read(queues: Queues) -> None:
 
 
 def test_a_commit_that_fails_leaves_the_line_as_it_was(queues: Queues) -> None:
+    queues.settle()
     queues.submit(0, 0, 60)
     before = queues.line
     assert queues.commit([queues.store(), queues.store(60)], takes=3, fails=True) == []
     assert queues.line == before
     assert queues.delayed.delayed == 1
+    assert queues.take_all() == [due.id for due in before]
 
 
 def test_what_was_put_stays_in_the_line_although_a_commit_fails(queues: Queues) -> None:
+    queues.settle()
     queues.submit(0)
     before = queues.line
     queues.backlog.add([queues.store()])
@@ -234,7 +246,7 @@ class Histories(RuleBasedStateMachine):
     def commit(self, work: Callable[[], list[Job]], takes: int, *, fails_first: bool) -> None:
         """Do this work, which returns what becomes pending by it, and take so many jobs out of the line."""
         if fails_first:
-            self.queues.commit([])  # Which puts what is due, as nothing undoes that.
+            self.queues.settle()
             before, marks = self.queues.line, self.queues.backlog._durable
             is_long = len(before) + self.queues.delayed.delayed > 20
             self.queues.commit(work(), takes, fails=True)

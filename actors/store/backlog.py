@@ -67,8 +67,8 @@ class Backlog:
         self._put_first(self._taken.pop())
 
     def put(self, due: Due) -> None:
-        """Add a job that is due now; no rollback undoes that."""
-        self._line.append(due)
+        """Add a job that is due now; no rollback undoes that, so it comes before what one would."""
+        self._line.insert(len(self._line) - self._added, due)
         self._late += due.run_at is not None
 
     def add(self, jobs: Iterable[Job]) -> None:
