@@ -14,7 +14,7 @@ import actors
 from actors import lifecycle
 from actors.errors import GoferError, IllegalMove
 from actors.handlers import Handlers
-from actors.lifecycle import Job, Status
+from actors.lifecycle import ALONE, Job, Status
 from actors.messages import Begin, Drain, Due, Message, Outcome
 from actors.messaging import Reply
 from actors.store import (
@@ -213,9 +213,15 @@ class Service:
     def is_held_up(self) -> bool:
         """Whether jobs wait although a Worker is idle: for a suspect, or until the storage is well again."""
         suspicion = self._store._ledger._attempts.suspicion
-        return (
-            not self._store._reserves or bool(suspicion.alone) or any(run.past.crashes for run in self._runs)
-        )
+        is_suspected = bool(suspicion.alone) or any(run.past.crashes for run in self._runs)
+        return not self._store._reserves or is_suspected or self._is_alone_next
+
+    @property
+    def _is_alone_next(self) -> bool:
+        """Whether the first in the line must run alone, as its executor cut it off when it did before."""
+        first = self._store._backlog._line[0] if self._store._backlog._line else None
+        found: Any = first and self._store._ledger._database.find(first.id)
+        return bool(found) and found[1].crashes >= ALONE
 
     @property
     def line(self) -> set[str]:
