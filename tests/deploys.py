@@ -10,6 +10,7 @@ from the top of the checkout:
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import signal
@@ -19,6 +20,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+import httpx
 
 from tests.crashes import workers
 from tests.recording import recording
@@ -78,13 +81,21 @@ def deploys(
     yield from (f"run by two processes at once: {pair}" for pair in doubled(folder / "records"))
 
 
+def failed_job(service: Service, job_id: str) -> dict[str, Any] | None:
+    """Return the job if it is failed; the service may be away at this moment."""
+    with contextlib.suppress(httpx.TransportError):
+        job = service.job(job_id)
+        return job if job["status"] == "failed" else None
+    return None
+
+
 def poison(folder: Path, length: float = LENGTH) -> Iterator[str]:
     """Run a job that aborts the process next to others; yield what is wrong."""
     with recording(folder, GOFER_WORKERS=BYSTANDERS + 1) as service:
         eventually(service.is_well)
         others = [submit(service, "ticks", number, seconds=length) for number in range(BYSTANDERS)]
         bad = submit(service, "abort", BYSTANDERS, seconds=ABORT)
-        failed = service.wait_for(bad, "failed")
+        failed = eventually(lambda: failed_job(service, bad))
         jobs = [service.wait_for(job, "completed") for job in others]
         crashes = len(workers(service)) - 1
     if crashes > MOST_CRASHES:

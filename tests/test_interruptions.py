@@ -245,11 +245,11 @@ def test_a_suspect_that_gives_way_stays_one_and_one_that_ends_does_not(lives: Li
     first, second = suspects(lives, 2)
     assert lives.claim(first)
     lives.ask(Release(first, 3))
-    assert lives.store.delivered() == [first]
-    assert lives.claim(first)
-    lives.ask(Fail(first, 3, "broken"))
-    lives.ask(Retry(first))
-    assert lives.store.delivered() == [second, first]
+    assert lives.store.delivered() == [second]
+    assert lives.claim(second)
+    lives.ask(Fail(second, 3, "broken"))
+    lives.ask(Retry(second))
+    assert lives.store.delivered() == [first, second]
 
 
 def test_a_suspect_that_is_cancelled_before_its_turn_holds_nobody_up(lives: Lives) -> None:
