@@ -34,6 +34,8 @@ BYSTANDERS: Final = 7
 MOST_CRASHES: Final = 4
 #: Seconds that a bystander takes, and those after which the poison job aborts.
 LENGTH: Final = 2.0
+#: Seconds that all this may take.
+PATIENT: Final = 60.0
 ABORT: Final = 0.3
 
 
@@ -81,22 +83,14 @@ def deploys(
     yield from (f"run by two processes at once: {pair}" for pair in doubled(folder / "records"))
 
 
-def failed_job(service: Service, job_id: str) -> dict[str, Any] | None:
-    """Return the job if it is failed; the service may be away at this moment."""
-    with contextlib.suppress(httpx.TransportError):
-        job = service.job(job_id)
-        return job if job["status"] == "failed" else None
-    return None
-
-
 def poison(folder: Path, length: float = LENGTH) -> Iterator[str]:
     """Run a job that aborts the process next to others; yield what is wrong."""
     with recording(folder, GOFER_WORKERS=BYSTANDERS + 1) as service:
         eventually(service.is_well)
         others = [submit(service, "ticks", number, seconds=length) for number in range(BYSTANDERS)]
         bad = submit(service, "abort", BYSTANDERS, seconds=ABORT)
-        failed = eventually(lambda: failed_job(service, bad))
-        jobs = [service.wait_for(job, "completed") for job in others]
+        failed = eventually(lambda: seen(service, bad, "failed"), PATIENT)
+        jobs = [eventually(lambda: seen(service, job, "completed"), PATIENT) for job in others]  # noqa: B023
         crashes = len(workers(service)) - 1
     if crashes > MOST_CRASHES:
         yield f"{crashes} crashes"
@@ -104,6 +98,13 @@ def poison(folder: Path, length: float = LENGTH) -> Iterator[str]:
         yield f"the poison failed because of this: {failed['last_error']}"
     if any(job["attempts"] > crashes + 1 for job in jobs):
         yield "a bystander has more attempts than there were processes"
+
+
+def seen(service: Service, job: str, status: str) -> dict[str, Any] | None:
+    """Return the job if it has this status; a crash may cut the answer off."""
+    with contextlib.suppress(httpx.TransportError):
+        return found if (found := service.job(job))["status"] == status else None
+    return None
 
 
 def main() -> None:
