@@ -6,7 +6,8 @@ The other one has loaded its handlers, has said so, and waits for the lock of th
    So it goes on until the running jobs have ended, or their grace has. Each answer is its connection's last.
 2. From here it takes a moment. Connections wait in the listening socket's queue, requests on older ones in
    `relay.py`; the actors stop, with them the lock is let go of, and the next process opens the database.
-3. When that one answers, the connections that are left are closed, and this process ends.
+3. When that one answers, this process ends with its last connection, but soon. A client that was accepted in
+   the last moment, and is slow to send its request, still has it passed on.
 
 It can be cancelled, for a stop, as long as it `is_reversible`: in step 1. A kill leaves what any crash
 leaves: committed jobs, and running ones that the next process recovers. A job that has outlasted the grace
@@ -27,6 +28,8 @@ from api.server import Worker
 #: for the next one.
 LAST_ANSWERS: Final = 0.5
 SUCCESSION: Final = 2.0
+#: Seconds for which connections may still be open when the next process answers already.
+LINGER: Final = 2.0
 
 
 class HandOver:
@@ -59,5 +62,5 @@ class HandOver:
                 os._exit(0)
             await self._relay.finish(SUCCESSION)
         finally:
-            self._worker.handle_quit_signal()
             leaving.end_serving(self._worker)
+            self._worker.loop.call_later(LINGER, self._worker.handle_quit_signal)

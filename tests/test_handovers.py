@@ -14,7 +14,7 @@ import pytest
 
 from tests.crashes import workers
 from tests.records import doubled, executions
-from tests.service import PATIENCE, TOP, Service, Setting, eventually, running
+from tests.service import PATIENCE, TOP, Service, Setting, answer, eventually, running
 from tests.test_reloads import has_started
 
 #: A configuration that takes its settings from a file, as an operator may write one.
@@ -202,3 +202,19 @@ def test_an_idle_connection_stays_open_until_the_next_process_answers(tmp_path: 
         service.master.send_signal(signal.SIGHUP)
         assert idle.recv(1) == b""
         assert has_started(service, 2)
+
+
+def test_a_request_that_comes_late_on_an_older_connection_is_answered_by_the_next_process(
+    tmp_path: Path,
+) -> None:
+    body = b'{"type": "version"}'
+    head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with changeable(tmp_path) as service, service.connect() as connection:
+        change(tmp_path, 2)
+        service.master.send_signal(signal.SIGHUP)
+        eventually(partial(has_started, service, 2))
+        eventually(service.is_well)
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        response = answer(connection)
+        assert (response.status_code, response.headers["Connection"]) == (201, "close")
+        assert service.wait_for(response.json()["id"], "completed")["result"] == 2

@@ -824,7 +824,7 @@ def test_who_hands_over_stores_jobs_until_the_running_one_has_ended_and_the_next
 
     process.worker.run(hand_over)
     assert drains[0] == (25, True)
-    assert process.worker.told == [END_NOW, END]
+    assert process.worker.told == [END]
     assert_free(tmp_path / "jobs.db")
     process.serving.end()
     with actors.start(Settings(database=str(tmp_path / "jobs.db")), {"echo": echo}) as system:
@@ -865,7 +865,7 @@ def test_a_signal_once_the_database_is_being_handed_over_changes_nothing(
     monkeypatch.setattr(System, "stop", be_signalled_and_stop)
     process.worker.run(lambda: signal.raise_signal(serving.HANDS_OVER))
     process.serving.end()
-    assert process.worker.told == [END_NOW, END]
+    assert process.worker.told == [END]
 
 
 def test_who_is_told_of_another_master_hands_over_at_the_stop(
