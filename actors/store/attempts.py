@@ -107,14 +107,18 @@ class Attempts:
         return found if self._has_handler(job) else None
 
     def _alone(self) -> tuple[Job, Past] | None:
-        """Return the next pending job that must run alone."""
+        """Return the next pending job that must run alone; one that was backed off since is in the line."""
         alone = self.suspicion.alone
         while alone:
             found = None if alone[0] in self.runs else self._database.find(alone[0])
-            if found is not None and found[0].status is Status.PENDING and self._has_handler(found[0]):
+            if found is not None and self._is_next(found[0]):
                 return found
             alone.pop(0)
         return None
+
+    def _is_next(self, job: Job) -> bool:
+        is_due = lifecycle.is_due(job, self._moves.look())
+        return job.status is Status.PENDING and is_due and self._has_handler(job)
 
     def _has_handler(self, job: Job) -> bool:
         """Tell whether the job can run; if not, say so, and let it wait."""

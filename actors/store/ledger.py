@@ -187,6 +187,8 @@ class Ledger:
     # What the wiring asks for.
 
     def _recover_crashed(self) -> int:
+        if self.changes.is_recovered:  # In this very commit, for a cancel.
+            return self.pending
         now, once = self._moves.look(), self._at_most_once
         found = recovered(self._database, self._runs, now, at_most_once=once)
         for before, payload, after, past in found:
