@@ -135,7 +135,7 @@ class Begin(Message, frozen=True):
 
 
 class Timed(Message, frozen=True, kw_only=True):
-    """What may say how long a handler took."""
+    """What may say how long a handler took; by its name alone, so that it comes behind all other fields."""
 
     #: By which the JobStore sees how many jobs of this type it may send ahead.
     seconds: float | None = None

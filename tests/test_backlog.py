@@ -51,6 +51,10 @@ class Queues:
         self.database.insert(job, Raw(b"{}"))
         return job
 
+    def find(self, job_id: str) -> Job | None:
+        found = self.database.find(job_id)
+        return found and found[0]
+
     def move(self, before: Job, after: Job) -> Job:
         self.database.update(before, after)
         return after
@@ -80,7 +84,7 @@ class Queues:
         """Take the next job that can run out of the line."""
         while (due := self.backlog.first()) is not None:
             self.backlog.take()
-            job = self.database.get(due.id)
+            job = self.find(due.id)
             if job and job.status is Status.PENDING and lifecycle.is_due(job, self.now):
                 return self.move(job, lifecycle.claimed(job, self.now)).id
         return None
@@ -267,7 +271,7 @@ class Histories(RuleBasedStateMachine):
         ids = sorted(self.pending)[:times]
 
         def work() -> list[Job]:
-            for before in filter(None, map(self.queues.database.get, ids)):
+            for before in filter(None, map(self.queues.find, ids)):
                 self.queues.move(before, lifecycle.cancelled(before, self.queues.now))
             return []
 
@@ -279,7 +283,7 @@ class Histories(RuleBasedStateMachine):
         ids = [self.running.pop(0)] if self.running else []
 
         def work() -> list[Job]:
-            jobs = filter(None, map(self.queues.database.get, ids))
+            jobs = filter(None, map(self.queues.find, ids))
             now = self.queues.now
             return [
                 self.queues.move(job, lifecycle.backed_off(job, job.attempts, "failed", now, delay))

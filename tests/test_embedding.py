@@ -75,9 +75,7 @@ def only_job(database: Path) -> Job:
     """Return the one job in the file, as the program left it."""
     with closing(Database(str(database))) as left:
         (found,) = left.page(ListJobs())
-        job = left.get(found.id)
-    assert job is not None
-    return job
+        return left.existing(found.id)[0]
 
 
 #: Seconds within which a program without a running job ends, with all that it takes to start Python.

@@ -6,7 +6,7 @@ from typing import Final
 from actors import lifecycle, log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
-from actors.lifecycle import SUSPECT, Job, Status
+from actors.lifecycle import Job, Status
 from actors.messages import Begin, Complete, CutOff, Due, Fail, ListJobs, Message, Outcome, Release, Run
 from actors.messaging import Channel
 from actors.settings import Settings
@@ -224,9 +224,7 @@ class Attempts:
 
     def released(self) -> list[Job]:
         """Return the suspects whose turn has come, and forget that they waited."""
-        if not self.suspicion.is_waited or any(run.past.crashes >= SUSPECT for run in self.runs):
-            return []
-        return self.suspicion.released()
+        return self.suspicion.released(run.past.crashes for run in self.runs)
 
     def commit(self) -> None:
         """Note that all is durable."""

@@ -160,11 +160,6 @@ class Database:
             raise sqlite3.IntegrityError(f"job {before.id} is not what it was read as")
         return earlier[: len(GUARD)]
 
-    def get(self, job_id: str) -> Job | None:
-        """Return the whole job: the same object until it changes or another is read, as clients poll."""
-        found = self.find(job_id)
-        return None if found is None else found[0]
-
     def existing(self, job_id: str) -> tuple[Job, Past]:
         """Return the whole job, and what it has behind it. Raises JobNotFound."""
         found = self.find(job_id)
@@ -173,7 +168,10 @@ class Database:
         return found
 
     def find(self, job_id: str) -> tuple[Job, Past] | None:
-        """Return the whole job, and what it has behind it."""
+        """Return the whole job: the same object until it changes or another is read, as clients poll.
+
+        And what it has behind it.
+        """
         if fresh := self._fresh.get(job_id):
             return fresh
         if self._last_read is None or self._last_read[0].id != job_id:

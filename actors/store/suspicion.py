@@ -5,6 +5,7 @@ meanwhile. Of jobs that must run alone the first is next: nothing more is reserv
 alone until its end.
 """
 
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from actors.lifecycle import ALONE, SUSPECT, Job
@@ -43,12 +44,9 @@ class Suspicion:
         """Keep a suspect until its turn."""
         self._waiting.append(job)
 
-    @property
-    def is_waited(self) -> bool:
-        """Whether suspects wait for their turn."""
-        return bool(self._waiting)
-
-    def released(self) -> list[Job]:
-        """Return the suspects that wait, and forget them."""
+    def released(self, running: Iterable[int]) -> list[Job]:
+        """Return the suspects whose turn may have come, and forget that they waited."""
+        if not self._waiting or any(other >= SUSPECT for other in running):
+            return []
         released, self._waiting = self._waiting, []
         return released

@@ -56,9 +56,6 @@ class Kept:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
     def add(self, entry: Entry, error: BaseException, *, is_its_own: bool) -> bool:
         """Keep a message for another try; an outcome that fails each time becomes a failure that says why.
 
