@@ -46,10 +46,9 @@ MOVES: Final[Mapping[str, tuple[tuple[Status, ...], Status]]] = {
 }
 
 #: Crashes in a row, each during an attempt of the job, after which it is a suspect, of which one runs at a
-#: time; after which it runs alone; and after which it is the cause.
+#: time; and after which it is the cause if nothing else ran in the last, else runs alone.
 SUSPECT: Final = 2
 ALONE: Final = 3
-CONVICTED: Final = 4
 #: Seconds that a backoff lasts at most.
 LONGEST_BACKOFF: Final = 300.0
 
@@ -214,14 +213,14 @@ def cut_off(  # noqa: PLR0913 - the attempt, why it ended and what follows
     )
 
 
-def crashed(job: Job, crashes: int, now: datetime, *, at_most_once: bool) -> Job:
+def crashed(job: Job, crashes: int, now: datetime, *, was_alone: bool, at_most_once: bool) -> Job:
     """Return the job after a crash, the last of `crashes` in a row, each during an attempt of it.
 
-    As after a cut off; but it is failed once it was alone in a process that crashed.
+    As after a cut off; but a suspect is failed if it `was_alone`: if nothing else can have been running.
     """
     if at_most_once:
         return failed(job, job.attempts, "the process crashed during the attempt (GOFER_ON_CRASH=fail)", now)
-    if crashes >= CONVICTED:
+    if crashes >= ALONE and was_alone:
         reason = (
             f"the process crashed during each of {crashes} attempts, in the last of which nothing else ran"
         )

@@ -29,7 +29,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from actors.lifecycle import CONVICTED
 from actors.store.reservations import MOST_EACH
 from tests.recording import drain, recording
 from tests.records import TYPE, Execution, Stored, executions, overlaps, stored
@@ -194,8 +193,7 @@ def judged(folder: Path, clients: Clients, kills: list[Kill]) -> Report:
 
 def is_given_up(job: Stored) -> bool:
     """Tell whether the job was taken to be the cause of the crashes; jobs this short seldom are."""
-    error = f"the process crashed during each of {CONVICTED} attempts"
-    return job.status == "failed" and (job.last_error or "").startswith(error)
+    return job.status == "failed" and (job.last_error or "").startswith("the process crashed during each of")
 
 
 def more_attempts(jobs: list[Stored], runs: int, kills: int) -> list[object]:

@@ -133,18 +133,24 @@ def test_a_cancelled_job_is_cancelled_however_the_process_ended(lives: Lives) ->
 # Suspects.
 
 
-def test_a_poison_job_is_convicted_after_four_crashes_and_no_bystander_is_failed(lives: Lives) -> None:
+@pytest.mark.parametrize(("comers", "convicted"), [(0, 3), (1, 4)], ids=["alone", "in company"])
+def test_a_poison_job_is_convicted_and_no_bystander_is_failed(
+    lives: Lives, comers: int, convicted: int
+) -> None:
     ids = lives.submit(8)
     poison = ids[3]
     crashes = 0
     while lives.job(poison).status is not Status.FAILED:
+        ids += lives.submit(comers)
         running = run_all(lives)
         if poison in running:
             crashes += 1
             lives.crash()
         complete_all(lives, running)
-    assert crashes == 4
-    assert (lives.job(poison).last_error or "").startswith("the process crashed during each of 4 attempts")
+    assert crashes == convicted
+    assert (lives.job(poison).last_error or "").startswith(
+        f"the process crashed during each of {convicted} attempts"
+    )
     while running := run_all(lives):
         complete_all(lives, running)
     others = {lives.job(job_id).status for job_id in ids if job_id != poison}
@@ -171,6 +177,15 @@ def suspects(lives: Lives, number: int) -> list[str]:
             assert lives.claim(job_id)
         lives.crash()
     return ids
+
+
+def crash_in_company(lives: Lives, suspect: str) -> None:
+    """Crash while the suspect and another job are running; the other is cancelled then."""
+    (other,) = lives.submit()
+    assert lives.claim(suspect)
+    assert lives.claim(other)
+    lives.crash()
+    lives.ask(Cancel(other))
 
 
 def test_one_suspect_runs_at_a_time_and_the_next_is_sent_when_it_has_ended(lives: Lives) -> None:
@@ -200,8 +215,7 @@ def test_a_suspect_holds_up_the_next_while_it_only_lies_in_the_channel(lives: Li
 
 def test_after_a_third_crash_the_suspect_runs_next_and_with_nothing_else(lives: Lives) -> None:
     poison, other = suspects(lives, 2)
-    assert lives.claim(poison)
-    lives.crash()
+    crash_in_company(lives, poison)
     (later,) = lives.submit()
     # It is the poison's turn, and only its end brings that of the others.
     assert lives.store.delivered() == [poison]
@@ -216,8 +230,7 @@ def test_after_a_third_crash_the_suspect_runs_next_and_with_nothing_else(lives: 
 
 def test_a_job_that_must_run_alone_waits_until_nothing_runs(lives: Lives) -> None:
     poison, other = suspects(lives, 2)
-    assert lives.claim(poison)
-    lives.crash()
+    crash_in_company(lives, poison)
     assert lives.claim(poison)
     (later,) = lives.submit()
     lives.ask(Release(poison, 4))
@@ -231,8 +244,7 @@ def test_a_job_that_must_run_alone_waits_until_nothing_runs(lives: Lives) -> Non
 
 def test_what_waits_for_a_suspect_is_not_sent_when_a_drain_has_begun(lives: Lives) -> None:
     (poison,) = suspects(lives, 1)
-    assert lives.claim(poison)
-    lives.crash()
+    crash_in_company(lives, poison)
     (later,) = lives.submit()
     assert lives.claim(poison)
     lives.store.drain()
@@ -254,8 +266,7 @@ def test_a_suspect_that_gives_way_stays_one_and_one_that_ends_does_not(lives: Li
 
 def test_a_suspect_that_is_cancelled_before_its_turn_holds_nobody_up(lives: Lives) -> None:
     (poison,) = suspects(lives, 1)
-    assert lives.claim(poison)
-    lives.crash()
+    crash_in_company(lives, poison)
     (later,) = lives.submit()
     lives.ask(Cancel(poison))
     assert lives.store.delivered() == [later]

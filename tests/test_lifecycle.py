@@ -74,8 +74,8 @@ def test_a_released_job_is_as_it_was_before_its_claim() -> None:
     assert lifecycle.released(processing(), 1) == pending()
 
 
-def recovered(crashes: int, *, at_most_once: bool = False) -> Job:
-    return lifecycle.crashed(processing(), crashes, NOW, at_most_once=at_most_once)
+def recovered(crashes: int, *, was_alone: bool = True, at_most_once: bool = False) -> Job:
+    return lifecycle.crashed(processing(), crashes, NOW, was_alone=was_alone, at_most_once=at_most_once)
 
 
 def test_a_recovered_job_has_used_the_attempt_up() -> None:
@@ -83,12 +83,13 @@ def test_a_recovered_job_has_used_the_attempt_up() -> None:
     assert (job.status, job.attempts, job.started_at) == (Status.PENDING, 1, None)
 
 
-def test_a_job_that_ran_at_four_crashes_in_a_row_has_failed() -> None:
-    assert recovered(crashes=3).status is Status.PENDING
-    job = recovered(crashes=4)
+def test_a_job_that_ran_at_three_crashes_in_a_row_and_alone_at_the_last_has_failed() -> None:
+    assert recovered(crashes=2).status is Status.PENDING
+    assert recovered(crashes=4, was_alone=False).status is Status.PENDING
+    job = recovered(crashes=3)
     assert (job.status, job.finished_at) == (Status.FAILED, NOW)
     assert job.last_error == (
-        "the process crashed during each of 4 attempts, in the last of which nothing else ran"
+        "the process crashed during each of 3 attempts, in the last of which nothing else ran"
     )
 
 

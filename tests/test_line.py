@@ -62,11 +62,14 @@ def test_a_recovery_in_the_commit_of_such_a_cancel_counts_nothing_twice() -> Non
 
 
 def test_a_job_that_must_run_alone_waits_after_a_failure_as_any_other() -> None:
-    store = Store(workers=1)
+    store = Store(workers=2)
     job_id = store.ask(Submit("email", max_retries=1)).id
     for attempt in range(1, 4):
+        other = store.ask(Submit("email")).id
         assert store.claim(job_id).attempts == attempt
+        assert store.claim(other)
         store.crash()
+        store.ask(Cancel(other))
     job = store.take(job_id)
     store.more_is_waiting(True)
     store.send(Begin(job_id, job.attempts))

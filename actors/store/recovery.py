@@ -2,7 +2,7 @@
 
 Whether it was stopped or crashed is told by its life (see life.py). After a crash every job that was running
 could be the cause. None is failed for being near: who was there twice is a suspect, suspects run one at a
-time, and who was there once more runs with nothing else. Then a crash tells.
+time, and who was there once more with others runs with nothing else. A crash with one suspect alone tells.
 """
 
 from collections.abc import Container, Iterator
@@ -29,27 +29,27 @@ def recovered(
 ) -> Iterator[Recovered]:
     """Yield each such job. What is `running` in this process was not cut short. Raises sqlite3.Error."""
     was_cut_off = database.life.was_cut_off
-    for before, payload, past, is_unwanted in chain(database.interrupted(), _certain(database)):
-        if before.id in running:
-            continue
-        begun = before if before.status is Status.PROCESSING else lifecycle.claimed(before, now)
+    begun = [it for it in chain(database.interrupted(), _certain(database)) if it[0].id not in running]
+    perhaps = [it for it in _reserved(database, is_certain=False) if it[0].id not in running]
+    was_alone = len(begun) + len(perhaps) == 1
+    for before, payload, past, is_unwanted in begun:
+        job = before if before.status is Status.PROCESSING else lifecycle.claimed(before, now)
         crashes = past.crashes if was_cut_off else past.crashes + 1
         if is_unwanted:  # A job with a pending cancel is cancelled.
-            after, crashes = lifecycle.cancelled(begun, now), 0
+            after, crashes = lifecycle.cancelled(job, now), 0
         elif was_cut_off:
-            after = lifecycle.cut_off(begun, begun.attempts, "by a stop", now, at_most_once=at_most_once)
+            after = lifecycle.cut_off(job, job.attempts, "by a stop", now, at_most_once=at_most_once)
         else:
-            after = lifecycle.crashed(begun, crashes, now, at_most_once=at_most_once)
+            after = lifecycle.crashed(job, crashes, now, was_alone=was_alone, at_most_once=at_most_once)
         how = "that a stop had cut off" if was_cut_off else "that was running during a crash"
-        log.logger("JobStore").warning(f"recovered a job {how}", job=begun.id, status=after.status)
+        log.logger("JobStore").warning(f"recovered a job {how}", job=job.id, status=after.status)
         yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1))
-    for before, past in _reserved(database, is_certain=False):
-        if before.id not in running:
-            after = lifecycle.perhaps_begun(before, now, at_most_once=at_most_once)
-            log.logger("JobStore").info("recovered a job that had perhaps begun", job=before.id)
-            yield Recovered(
-                before, before.payload_size, after, past._replace(interruptions=past.interruptions + 1)
-            )
+    for before, past in perhaps:
+        after = lifecycle.perhaps_begun(before, now, at_most_once=at_most_once)
+        log.logger("JobStore").info("recovered a job that had perhaps begun", job=before.id)
+        yield Recovered(
+            before, before.payload_size, after, past._replace(interruptions=past.interruptions + 1)
+        )
 
 
 def _certain(database: Database) -> Iterator[tuple[Job, int, Past, bool]]:

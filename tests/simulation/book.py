@@ -51,6 +51,8 @@ class Crashes:
 
     fewest: int = 0
     most: int = 0
+    #: Whether the file showed no other job at work when this one was last found cut short.
+    was_alone: bool = False
     #: The attempt, and how many runs there were, when the job was last found cut short; `fewest` before.
     _attempts: int = 0
     _runs: int = 0
@@ -61,7 +63,7 @@ class Crashes:
         has_ended = any(run.end not in {None, *INTERRUPTED} for run in runs[self._runs :])
         return 0 if has_ended else self.fewest
 
-    def count(self, row: Row, runs: list[Run], how: How) -> None:
+    def count(self, row: Row, runs: list[Run], how: How, *, is_alone: bool) -> None:
         """Look at the job in the file after a life: processing, or as good as begun, it was cut short."""
         since, self._runs = runs[self._runs :], len(runs)
         stored = [run for run in since if not (row.is_cut_short and run.attempt == row.begun)]
@@ -69,6 +71,7 @@ class Crashes:
             self.fewest = self.most = 0
         if row.status is not Status.PROCESSING and not row.is_certain:
             return
+        self.was_alone = is_alone
         if row.begun == self._attempts and not since:
             # The same end, as the process after it did not come so far as to note it; but by then the
             # machine may have been started again, and the crash not be seen any more.

@@ -17,7 +17,7 @@ from tests.simulation.production import AT_MOST_ONCE, NOT_STORED, Row
 from tests.simulation.production import CONVICTED as GUILTY
 
 #: Crashes in a row after which a job is a suspect, must run alone, and is convicted.
-SUSPECT, ALONE, CONVICTED = 2, 3, 4
+SUSPECT, ALONE = 2, 3
 #: The ends of runs that were cut off, by the end of the process and by an executor.
 #: Seconds by which a job may be early, as times are kept in microseconds.
 ROUNDING: Final = 0.00001
@@ -102,7 +102,7 @@ class Checks:
         own = story.crashes.at_least(story.runs) if not story.retries else 0
         others = [o for o in self._book.stories if any(run.end is None for run in o.runs) and not o.retries]
         crashes = [other.crashes.at_least(other.runs) for other in others]
-        if own >= CONVICTED:
+        if own >= ALONE and story.crashes.was_alone:
             return "a job runs again after too many crashes"
         if own >= SUSPECT and any(other >= SUSPECT for other in crashes):
             return "two suspects run at once"
@@ -185,6 +185,7 @@ class Checks:
             if number in found:
                 self._events.fail("a job is stored twice", f"job {number}")
             found[number] = row
+        is_alone = sum(row.is_cut_short for row in rows) == 1
         for story in self._book.stories:
             row_or_none = found.get(story.number)
             if row_or_none is None:
@@ -196,11 +197,11 @@ class Checks:
                 self._events.fail(
                     problem, self._told(story, f"is {row.status} in {row.attempts}: {row.last_error!r:.100}")
                 )
-            self._note_end(story, row_or_none, how)
+            self._note_end(story, row_or_none, how, is_alone=is_alone)
 
-    def _note_end(self, story: Story, row: Row, how: How) -> None:
+    def _note_end(self, story: Story, row: Row, how: How, *, is_alone: bool) -> None:
         """Note what the file says of how the life has ended for a job."""
-        story.crashes.count(row, story.runs, how)
+        story.crashes.count(row, story.runs, how, is_alone=is_alone)
         if row.is_cut_short:
             story.is_spent |= self._plan.is_once(self.life + 1)
             if all(run.attempt != row.begun for run in story.runs):
@@ -254,7 +255,8 @@ class Checks:
             return None
         if error.startswith(GUILTY):
             self._events.reach("a job convicted")
-            return "a job is convicted too soon" if story.crashes.most < CONVICTED else None
+            is_guilty = story.crashes.most >= ALONE and story.crashes.was_alone
+            return None if is_guilty else "a job is convicted too soon"
         if error.endswith(AT_MOST_ONCE):
             return None if self._is_spent(story) else "a job is failed by a crash"
         # What gave way after a cancel was cancelled too, and a retry goes on counting from there.

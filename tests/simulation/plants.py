@@ -220,8 +220,9 @@ PLANTS: Final = (
         "self._moves.write(run.job, claimed, run.past, payload=run.payload)",
         "self._moves.write(run.job, claimed, run.past._replace(crashes=0), payload=run.payload)",
     ),
-    _plant("crashes convict too soon", "lifecycle", "CONVICTED: Final = 4", "CONVICTED: Final = 2"),
-    _plant("crashes never convict", "lifecycle", "CONVICTED: Final = 4", "CONVICTED: Final = 400"),
+    _plant("crashes convict too soon", "lifecycle", "crashes >= ALONE and was_alone", "crashes >= SUSPECT"),
+    _plant("crashes never convict", "lifecycle", "crashes >= ALONE and was_alone", "crashes >= 400"),
+    _plant("crashes convict bystanders", "lifecycle", "crashes >= ALONE and was_alone", "crashes >= ALONE"),
     _plant("two suspects run at once", "lifecycle", "SUSPECT: Final = 2", "SUSPECT: Final = 200"),
     _plant("a suspect never runs alone", "lifecycle", "ALONE: Final = 3", "ALONE: Final = 300"),
     _plant(
