@@ -29,7 +29,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from actors.store.reservations import MOST_EACH
+from actors.store.room import MOST_EACH
 from tests.recording import drain, recording
 from tests.records import TYPE, Execution, Stored, executions, overlaps, stored
 from tests.service import PATIENCE, Service, eventually

@@ -29,10 +29,10 @@ from actors.messages import (
     Retry,
 )
 from actors.messaging.reply import Reply
-from actors.store.attempts import Attempts
 from actors.store.backlog import Backlog
 from actors.store.database import Database
 from actors.store.ledger import Ledger
+from actors.store.reservations import Reservations
 from actors.store.waiting import MOST_TRIES, SWEEP
 from tests.calling import EMAIL, Store, assert_totals, failure, is_answered
 
@@ -207,14 +207,14 @@ def test_a_reservation_that_fails_harms_no_message_and_is_made_later(
     if isinstance(error, SystemExit):
         pytest.skip("no code of a handler's runs there")
     store = Store()
-    reserve, errors = Attempts.reserve, [error, error]
+    reserve, errors = Reservations.reserve, [error, error]
 
-    def failing(attempts: Attempts, backlog: Backlog) -> None:
-        reserve(attempts, backlog)
+    def failing(reservations: Reservations, backlog: Backlog) -> None:
+        reserve(reservations, backlog)
         if errors:
             raise errors.pop()
 
-    monkeypatch.setattr(Attempts, "reserve", failing)
+    monkeypatch.setattr(Reservations, "reserve", failing)
     job = store.ask(EMAIL)
     assert job.status == "pending"
     assert store.delivered() == []

@@ -13,7 +13,6 @@ from actors.messages import (
     Cancel,
     DeleteExpired,
     Drain,
-    Due,
     Get,
     ListJobs,
     Outcome,
@@ -32,6 +31,7 @@ from actors.store.clock import Clock
 from actors.store.database import Database
 from actors.store.moves import Moves
 from actors.store.recovery import recovered
+from actors.store.reservations import Reservations
 from actors.store.retention import Retention
 from actors.store.totals import DELAYED
 
@@ -65,8 +65,11 @@ class Ledger:
         self._admission = Admission(database.totals, interrupts, settings)
         self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
-        self._attempts = Attempts(database, self._moves, handlers, interrupts, channel, settings, chance)
-        self._runs = self._attempts.runs
+        self._reservations = Reservations(database, self._moves, handlers, interrupts, channel, settings)
+        self._attempts = Attempts(
+            database, self._moves, handlers, interrupts, self._reservations, settings, chance
+        )
+        self._runs = self._reservations.runs
         self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
 
     @property
@@ -82,7 +85,7 @@ class Ledger:
     @property
     def seconds_ahead(self) -> float:
         """For about how long the Workers have jobs to go on with."""
-        return self._attempts.seconds_ahead
+        return self._reservations.seconds_ahead
 
     @property
     def changes(self) -> Changes:
@@ -92,7 +95,7 @@ class Ledger:
     @property
     def unhandled(self) -> frozenset[str]:
         """Types without a handler, of which jobs are pending."""
-        return self._attempts.unhandled
+        return self._reservations.unhandled
 
     @property
     def expires(self) -> bool:
@@ -108,7 +111,7 @@ class Ledger:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:
             case Begin():
-                return self._attempts.begin(message)
+                return self._attempts.note(message)
             case Outcome():
                 return self._attempts.end(message)
             case Submit():
@@ -128,7 +131,7 @@ class Ledger:
             case DeleteExpired():
                 return self._delete_expired()
             case Drain():
-                self._attempts.take_all_back()
+                self._reservations.take_all_back()
                 return self._database.life.stop()
             case _:
                 return NotImplemented
@@ -166,7 +169,8 @@ class Ledger:
         if self._is_behind:  # The job may have begun in the process before.
             self._recover_crashed()
         now = self._moves.look()
-        self._attempts.take_back(job_id)
+        if job_id in self._runs.reserved and not self._reservations.take_back(job_id):
+            self._attempts.begin(job_id)  # A Worker was faster.
         before, past = self._database.existing(job_id)
         after = lifecycle.cancelled(before, now)
         if before.status is Status.PROCESSING:
@@ -174,7 +178,7 @@ class Ledger:
             self._moves.changes.cancelled.add(job_id)
             return self._runs.with_progress(before)
         self._moves.write(before, after, past._replace(crashes=0))
-        self._attempts.forget(before)
+        self._reservations.forget(before)
         return after
 
     def _retry(self, job_id: str) -> Job:
@@ -194,7 +198,7 @@ class Ledger:
         for before, payload, after, past in found:
             self._moves.write(before, after, past, payload=payload)
             if past.crashes >= ALONE:
-                self._attempts.suspicion.alone.append(before.id)
+                self._reservations.suspicion.alone.append(before.id)
         self._moves.changes.is_recovered = True
         self._database.life.begin()
         return self.pending
@@ -210,10 +214,7 @@ class Ledger:
             return
         self._moves.look()
         backlog.set_back(self.changes.back)  # Before pages are read, as all that waits was moved.
-        for job in self._attempts.released():
-            backlog.put(Due(job.id, job.type, job.run_at))
-        backlog.refill()
-        self._attempts.reserve(backlog)
+        self._reservations.reserve(backlog)
 
     def commit(self) -> Changes:
         """Make durable all that was done since the last commit, and return what follows from it."""
@@ -224,7 +225,7 @@ class Ledger:
         changes = self._moves.commit()
         if changes.is_recovered:
             self._database.life.reserved = {}
-        self._attempts.commit()
+        self._reservations.commit()
         for job_id in changes.cancelled:
             self._interrupts.cancel(job_id)
         for job in changes.finished:
@@ -239,7 +240,7 @@ class Ledger:
 
     def rollback(self) -> None:
         """Forget all that was done since the last commit."""
-        self._attempts.rollback()
+        self._reservations.rollback()
         self._moves.rollback()
 
     def close(self) -> None:

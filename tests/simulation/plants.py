@@ -64,13 +64,13 @@ PLANTS: Final = (
     ),
     _plant(
         "the running jobs are not rolled back",
-        "store.attempts",
+        "store.reservations",
         "        self.runs.rollback()\n",
         "",
     ),
     _plant(
         "the running jobs are not durable",
-        "store.attempts",
+        "store.reservations",
         "        self.runs.commit()\n",
         "",
     ),
@@ -110,14 +110,14 @@ PLANTS: Final = (
     ),
     _plant(
         "a cancel that is rolled back loses the job that it took back",
-        "store.attempts",
+        "store.reservations",
         "                self._channel.send(run)\n",
         "                pass\n",
     ),
     _plant(
         "a stop gives nothing back",
         "store.ledger",
-        "                self._attempts.take_all_back()\n",
+        "                self._reservations.take_all_back()\n",
         "",
     ),
     _plant(
@@ -134,9 +134,9 @@ PLANTS: Final = (
     ),
     _plant(
         "a cancel does not look into the channel",
-        "store.attempts",
-        "        if job_id in self._taken_back:\n            self.runs.unreserve(job_id)",
-        "        if True:\n            self.runs.unreserve(job_id)",
+        "store.reservations",
+        "        if job_id not in self._taken_back:\n            return False\n",
+        "",
     ),
     _plant(
         "what was taken from the line is lost in a rollback",
@@ -227,9 +227,9 @@ PLANTS: Final = (
     _plant("a suspect never runs alone", "lifecycle", "ALONE: Final = 3", "ALONE: Final = 300"),
     _plant(
         "a suspect that waits is forgotten",
-        "store.ledger",
-        "for job in self._attempts.released():",
-        "for job in self._attempts.released()[:0]:",
+        "store.reservations",
+        "            backlog.put(Due(job.id, job.type, job.run_at))\n",
+        "            pass\n",
     ),
     _plant(
         "a stop counts as a crash",
@@ -271,8 +271,8 @@ PLANTS: Final = (
     _plant(
         "a late recovery takes what runs",
         "store.recovery",
-        "        if before.id in running:\n            continue\n",
-        "",
+        "chain(database.interrupted(), _certain(database)) if it[0].id not in running",
+        "chain(database.interrupted(), _certain(database))",
     ),
     # Cancels.
     _plant("a cancel is not stored", "store.database", "SET is_unwanted = 1", "SET is_unwanted = 0"),
@@ -310,7 +310,7 @@ PLANTS: Final = (
     ),
     _plant(
         "an earlier wait of a job runs it",
-        "store.attempts",
+        "store.reservations",
         "if job.run_at != due.run_at and not lifecycle.is_due(job, self._moves.look()):",
         "if False:",
     ),

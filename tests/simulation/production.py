@@ -27,6 +27,7 @@ from actors.store import (
     ledger,
     life,
     reservations,
+    room,
     runs,
     suspicion,
     waiting,
@@ -212,7 +213,7 @@ class Service:
     @property
     def is_held_up(self) -> bool:
         """Whether jobs wait although a Worker is idle: for a suspect, or until the storage is well again."""
-        suspicion = self._store._ledger._attempts.suspicion
+        suspicion = self._store._ledger._reservations.suspicion
         is_suspected = bool(suspicion.alone) or any(run.past.crashes for run in self._runs)
         return not self._store._reserves or is_suspected or self._is_alone_next
 
@@ -231,7 +232,7 @@ class Service:
     @property
     def queued(self) -> set[str]:
         """All that is kept in mind: reserved, in the line, delayed, and suspects that wait their turn."""
-        suspicion = self._store._ledger._attempts.suspicion
+        suspicion = self._store._ledger._reservations.suspicion
         suspects = {*suspicion.alone, *(job.id for job in suspicion._waiting)}
         delayed = {
             message.id
@@ -381,7 +382,7 @@ def _sizes(plan: Plan) -> list[tuple[ModuleType, str, int]]:
         (batch, "BATCH", plan.batch),
         (checkpoints, "PAGES", plan.checkpoint),
         (database, "MOST_ROWS", plan.rows),
-        (reservations, "MOST_EACH", plan.ahead),
+        (room, "MOST_EACH", plan.ahead),
     ]
 
 
@@ -422,7 +423,7 @@ Probe = tuple[Any, str, Callable[..., str | None]]
 
 
 def _rolled_back(store: jobstore.JobStore, _error: BaseException, **_: bool) -> str:
-    if store._ledger._attempts._taken_back:
+    if store._ledger._reservations._taken_back:
         return "what was taken out of the channel put back"
     kinds = {type(entry.message) for entry in store._batch.entries}
     return "a batch rolled back with a beginning in it" if Begin in kinds else "a batch rolled back"
@@ -433,15 +434,15 @@ def _awaits_answered(store: jobstore.JobStore, message: Message) -> str | None:
     return "an await answered at a stop" if is_answered else None
 
 
-def _taken_back(kept: attempts.Attempts, job_id: str) -> str | None:
+def _taken_back(kept: reservations.Reservations, job_id: str) -> str | None:
     return "a reserved job cancelled" if job_id in kept.runs.reserved else None
 
 
 def _told_late(kept: attempts.Attempts, outcome: Outcome) -> str | None:
-    return "an outcome tells that a job had begun" if outcome.id in kept.runs.reserved else None
+    return "an outcome tells that a job had begun" if outcome.id in kept._runs.reserved else None
 
 
-def _all_taken_back(kept: attempts.Attempts) -> str | None:
+def _all_taken_back(kept: reservations.Reservations) -> str | None:
     return "reserved jobs taken back at a stop" if kept.runs.reserved else None
 
 
@@ -461,7 +462,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     (database.Database, "set_back", lambda *_: "the clock set back under waiting jobs"),
     (suspicion.Suspicion, "wait", lambda *_: "a suspect that waits"),
     (
-        attempts.Attempts,
+        reservations.Reservations,
         "_alone",
         lambda kept: "a suspect that must run alone" if kept.suspicion.alone else None,
     ),
@@ -469,8 +470,8 @@ PROBES: Final[tuple[Probe, ...]] = (
     (IllegalMove, "__init__", lambda *_: "an illegal move refused"),
     (Reply, "give_up", lambda *_: "an asker that has given up"),
     (jobstore.JobStore, "_bring_back", _awaits_answered),
-    (attempts.Attempts, "take_back", _taken_back),
-    (attempts.Attempts, "take_all_back", _all_taken_back),
+    (reservations.Reservations, "take_back", _taken_back),
+    (reservations.Reservations, "take_all_back", _all_taken_back),
     (attempts.Attempts, "_run", _told_late),
     (
         runs.Runs,
