@@ -127,15 +127,23 @@ class Await(Message, frozen=True):
 # current one.
 
 
-class Begin(Message, frozen=True):
+class OfRun(Message, frozen=True, kw_only=True):
+    """What is about one run of a job; by its name alone, so that it comes behind all other fields."""
+
+    #: The number of the Run that was sent. An attempt that was given back is counted again under its old
+    #: number, so that alone would let what is told late of one run end the next. None: whichever it is.
+    run: int | None = None
+
+
+class Begin(OfRun, frozen=True):
     """Say that a job was taken out of the channel and its attempt begins."""
 
     id: str
     attempt: int
 
 
-class Timed(Message, frozen=True, kw_only=True):
-    """What may say how long a handler took; by its name alone, so that it comes behind all other fields."""
+class Timed(OfRun, frozen=True, kw_only=True):
+    """What may say how long a handler took."""
 
     #: By which the JobStore sees how many jobs of this type it may send ahead.
     seconds: float | None = None
@@ -229,6 +237,8 @@ class Run(Message, frozen=True):
     """Run this job, which carries its payload: taken out of the channel, it is the Worker's own."""
 
     job: Job
+    #: Not given to another in this process.
+    number: int | None = None
 
     @property
     def id(self) -> str:

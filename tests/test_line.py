@@ -1,11 +1,14 @@
 """The line of pending jobs: nothing in it is lost, nor begun too soon, whatever becomes of the rest."""
 
+import heapq
 import sqlite3
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from actors.messages import Begin, Cancel, Complete, Due, Fail, Get, Ping, Submit
+from actors.errors import IllegalMove
+from actors.messages import Begin, Cancel, Cancelled, Complete, Due, Fail, Get, Ping, Release, Run, Submit
 from actors.store import backlog
 from actors.store.backlog import Backlog
 from tests.calling import EMAIL, Store
@@ -151,3 +154,52 @@ def test_a_delay_begins_with_its_submit_however_long_the_commit_has_been_open() 
     store.more_is_waiting(False)
     store.ask(Ping())
     assert reply.get(timeout=0).run_at == store.now + timedelta(seconds=10)
+
+
+def taken(store: Store) -> Run:
+    """Return what a Worker takes out of the channel next, after it has told that it begins."""
+    run = store.channel.take()
+    assert isinstance(run, Run)
+    store.send(Begin(run.id, run.job.attempts, run=run.number))
+    return run
+
+
+@pytest.mark.parametrize("outcome", [Release, Cancelled])
+def test_what_is_told_late_of_a_run_that_gave_way_does_not_end_the_next(outcome: Any) -> None:
+    store = Store(workers=1)
+    store.ask(EMAIL)
+    first = taken(store)
+    store.ask(Release(first.id, 1, run=first.number))
+    second = taken(store)
+    assert second.job == first.job
+    with pytest.raises(IllegalMove, match="was begun again"):
+        store.ask(outcome(first.id, 1, run=first.number))
+    store.ask(Complete(second.id, 1, None, run=second.number))
+    assert store.ask(Get(first.id)).status == "completed"
+
+
+SHORT, LONG, APART = 0.010, 1.0, 0.012
+#: Jobs in all, and which of them is the long one.
+JOBS, LONG_ONE = 300, 100
+
+
+def test_a_long_job_among_short_ones_of_its_type_delays_none_of_them_when_another_worker_is_free() -> None:
+    store, idle, waits = Store(workers=2), 2, list[float]()
+    events: list[tuple[float, int, Run | None]] = [(APART * number, number, None) for number in range(JOBS)]
+    begin, submitted, began = store.seconds(), dict[str, float](), dict[str, float]()
+    while events:
+        at, number, run = heapq.heappop(events)
+        store.now += timedelta(seconds=begin + at - store.seconds())
+        if run is None:
+            submitted[store.ask(Submit("email", number)).id] = at
+        else:
+            idle += 1
+            store.send(Complete(run.id, 1, None, seconds=at - began[run.id], run=run.number))
+        while idle and store.channel.holds(lambda _: True):
+            idle, run = idle - 1, taken(store)
+            began[run.id] = at
+            waits.append(at - submitted[run.id])
+            seconds = LONG if run.job.payload == LONG_ONE else SHORT
+            heapq.heappush(events, (at + seconds, JOBS + len(waits), run))
+    assert len(waits) == JOBS
+    assert max(waits) <= 0.020

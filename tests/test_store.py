@@ -39,6 +39,7 @@ from actors.messages import (
     Progress,
     Release,
     Retry,
+    Run,
     Submit,
 )
 from actors.store.backlog import AGAIN, PAGE
@@ -759,7 +760,7 @@ class Histories(RuleBasedStateMachine):
         if job.status is Status.PROCESSING:
             ref: Any = SimpleNamespace(tell=self.store.ask)
             worker = Worker(ref, self.store.channel, simulated(0), self.store.interrupts)
-            worker._job = self.store.ask(Get(job_id))
+            worker._running = Run(self.store.ask(Get(job_id)))
             worker.on_failure(ValueError, ValueError("a bug"), None)
             self.model[job_id] = self.ended(job, Fail)._replace(is_unwanted=False, crashes=0)
 

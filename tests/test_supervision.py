@@ -17,7 +17,7 @@ import pytest
 from actors import Await, Cancel, Get, Job, ListJobs, Settings, Submit, System, handler, start
 from actors.errors import InvalidJob
 from actors.handlers import Function, Handler
-from actors.messages import Complete, Fail, Ping, Progress
+from actors.messages import Complete, Fail, Ping, Progress, Run
 from actors.store.jobstore import JobStore
 from actors.work.worker import Worker
 from tests import jobs
@@ -123,10 +123,10 @@ def break_workers(monkeypatch: pytest.MonkeyPatch, error: BaseException, times: 
     """Have that many attempts, of whichever Worker, end in an error of its own."""
     method, errors = Worker._outcome, iter([error] * times)
 
-    def attempt(worker: Worker, job: Job) -> Any:
+    def attempt(worker: Worker, run: Run) -> Any:
         for next_error in errors:
             raise next_error
-        return method(worker, job)
+        return method(worker, run)
 
     monkeypatch.setattr(Worker, "_outcome", attempt)
 
@@ -251,12 +251,12 @@ def test_two_hundred_deaths_in_a_row_harm_no_other_job(
     killed: set[str] = set()
     attempt = Worker._outcome
 
-    def dying(worker: Worker, job: Job) -> Any:
-        assert isinstance(job.payload, dict)
-        if job.payload["number"] % 4 == 0 and job.id not in killed:
-            killed.add(job.id)
+    def dying(worker: Worker, run: Run) -> Any:
+        assert isinstance(run.job.payload, dict)
+        if run.job.payload["number"] % 4 == 0 and run.id not in killed:
+            killed.add(run.id)
             raise ValueError("a bug")
-        return attempt(worker, job)
+        return attempt(worker, run)
 
     monkeypatch.setattr(Worker, "_outcome", dying)
     hold = handler(backoff=0.01)(lambda payload: hands.hold({"number": 2 * payload["number"]}))

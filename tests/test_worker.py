@@ -491,7 +491,7 @@ class Odd(BaseException):
 def test_whatever_is_raised_in_a_workers_own_code_ends_that_worker_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def fail(_worker: Worker, _job: Job) -> None:
+    def fail(_worker: Worker, _run: Run) -> None:
         raise error
 
     monkeypatch.setattr(Worker, "_outcome", fail)

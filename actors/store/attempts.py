@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from actors import lifecycle
+from actors.errors import IllegalMove
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
@@ -43,7 +44,7 @@ class Attempts:
     def note(self, message: Begin) -> None:
         """Note that an attempt has begun, unless that is known already."""
         run = self._runs.reserved.get(message.id)
-        if run is not None and run.job.attempts + 1 == message.attempt:
+        if run is not None and _is_about(message, run, run.job.attempts + 1):
             self.begin(message.id)
 
     def begin(self, job_id: str) -> Running:
@@ -51,7 +52,7 @@ class Attempts:
         run = self._runs.unreserve(job_id)
         claimed = lifecycle.claimed(run.job, self._moves.look())
         self._moves.write(run.job, claimed, run.past, payload=run.payload)
-        begun = Running(claimed, run.payload, run.past)
+        begun = Running(claimed, run.payload, run.past, run.number)
         self._runs.begin(begun)
         return begun
 
@@ -68,9 +69,11 @@ class Attempts:
 
     def _run(self, outcome: Outcome) -> Running:
         if run := self._runs.begun.get(outcome.id):
+            if not _is_about(outcome, run, outcome.attempt):
+                raise IllegalMove(f"job {outcome.id} was begun again; that run of it has ended")
             return run
         reserved = self._runs.reserved.get(outcome.id)
-        is_told_late = reserved is not None and reserved.job.attempts + 1 == outcome.attempt
+        is_told_late = reserved is not None and _is_about(outcome, reserved, reserved.job.attempts + 1)
         if is_told_late and not self._reservations.is_sent(outcome.id):
             return self.begin(outcome.id)  # What told of it could not be stored.
         job, past = self._database.existing(outcome.id)
@@ -100,6 +103,10 @@ class Attempts:
                 return lifecycle.released(job, attempt)
             case _:
                 return lifecycle.cancelled_while_running(job, attempt, now)
+
+
+def _is_about(message: Begin | Outcome, run: Running, attempt: int) -> bool:
+    return message.run in {None, run.number} and message.attempt == attempt
 
 
 def _past(before: Past, outcome: Outcome) -> Past:

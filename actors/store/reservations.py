@@ -89,8 +89,8 @@ class Reservations:
                 crashes.append(past.crashes)
 
     def _reserve(self, job: Job, past: Past, *, is_certain: bool) -> None:
-        self.runs.reserve(job, past, is_certain=is_certain)
-        self._moves.changes.reserved.append(Run(lifecycle.claimed(job, self._moves.look())))
+        number = self.runs.reserve(job, past, is_certain=is_certain)
+        self._moves.changes.reserved.append(Run(lifecycle.claimed(job, self._moves.look()), number))
 
     def _runnable(self, due: Due) -> tuple[Job, Past] | None:
         """Return the job, if it is one to run now."""

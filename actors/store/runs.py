@@ -16,6 +16,8 @@ class Running(NamedTuple):
     job: Job
     payload: int
     past: Past
+    #: Which run of this process it is.
+    number: int | None = None
     #: Whether a Worker is idle, so that it has as good as begun when it is reserved.
     is_certain: bool = True
 
@@ -26,6 +28,7 @@ class Runs:
     def __init__(self) -> None:
         self.reserved: dict[str, Running] = {}
         self.begun: dict[str, Running] = {}
+        self._count = 0
         self._durable: tuple[dict[str, Running], dict[str, Running]] = {}, {}
         #: Whether other jobs are reserved than at the last commit.
         self.has_changed = False
@@ -40,10 +43,13 @@ class Runs:
         yield from self.begun.values()
         yield from self.reserved.values()
 
-    def reserve(self, job: Job, past: Past, *, is_certain: bool) -> None:
-        """Add a job that is to lie in the channel."""
-        self.reserved[job.id] = Running(replace(job, raw_payload=UNSET), job.payload_size, past, is_certain)
+    def reserve(self, job: Job, past: Past, *, is_certain: bool) -> int:
+        """Add a job that is to lie in the channel, and return the number of the run."""
+        self._count += 1  # And not back at a rollback.
+        light = replace(job, raw_payload=UNSET)
+        self.reserved[job.id] = Running(light, job.payload_size, past, self._count, is_certain)
         self.has_changed = True
+        return self._count
 
     def unreserve(self, job_id: str) -> Running:
         """Return a reserved job and forget it: it was taken out of the channel again, or has begun."""

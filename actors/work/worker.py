@@ -41,7 +41,7 @@ class Worker(Actor):
         self._pool = pool
         self._ended = ended
         self._monotonic = monotonic
-        self._job: Job | None = None
+        self._running: Run | None = None
         self._log = log.logger("Worker")
 
     def on_receive(self, message: Any) -> Any:
@@ -49,7 +49,7 @@ class Worker(Actor):
         if not isinstance(message, Run):
             return super().on_receive(message)
         try:
-            self._run(message)
+            self._handle(message)
         except pykka.ActorDeadError:
             # A call that has outlasted a stop ends with its executor; its job was named when it was cut off.
             is_known = self._pool is not None and self._interrupts.is_draining
@@ -72,36 +72,38 @@ class Worker(Actor):
     ) -> None:
         """Have the job that it is running failed, and say so."""
         try:
-            if self._job is not None and error is not None:
+            if (run := self._running) is not None and error is not None:
                 reason = f"the Worker died: {described(error)}"
-                self._store.tell(Fail(self._job.id, self._job.attempts, reason))
+                self._store.tell(Fail(run.id, run.job.attempts, reason, run=run.number))
         finally:
             self._ended(self.actor_ref)
 
-    def _run(self, message: Run) -> None:
-        self._job = job = message.job
-        self._store.tell(Begin(job.id, job.attempts))
-        self._store.tell(self._outcome(job))
-        self._job = None
+    def _handle(self, run: Run) -> None:
+        self._running = run
+        self._store.tell(Begin(run.id, run.job.attempts, run=run.number))
+        self._store.tell(self._outcome(run))
+        self._running = None
 
-    def _outcome(self, job: Job) -> Outcome:
+    def _outcome(self, run: Run) -> Outcome:
         """Run the job's handler, and return how that ended."""
+        job, number = run.job, run.number
         self._log.debug("job started", job=job.id, type=job.type, attempt=job.attempts)
         began = self._monotonic()
         try:
             result = self._result(job)
         except Interrupted as interrupted:
             outcome = Cancelled if interrupted.reason is Interrupt.CANCEL else Release
-            return outcome(job.id, job.attempts)
+            return outcome(job.id, job.attempts, run=number)
         except ExecutorFailed as failure:
-            return CutOff(job.id, job.attempts, str(failure))
+            return CutOff(job.id, job.attempts, str(failure), run=number)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
             # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
             say = self._log.debug if has_retries_left(job) else self._log.error
             say("job failed", job=job.id, type=job.type, exc_info=True)
-            return Fail(job.id, job.attempts, described(error), seconds=self._monotonic() - began)
+            seconds = self._monotonic() - began
+            return Fail(job.id, job.attempts, described(error), run=number, seconds=seconds)
         self._log.debug("job completed", job=job.id, type=job.type)
-        return Complete(job.id, job.attempts, result, seconds=self._monotonic() - began)
+        return Complete(job.id, job.attempts, result, run=number, seconds=self._monotonic() - began)
 
     def _result(self, job: Job) -> Raw:
         assert job.raw_payload is not UNSET

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from actors.lifecycle import FINISHED, Job, Status
-from actors.messages import Outcome
+from actors.messages import Outcome, Release
 from tests.simulation.book import Answer, Book, How, Run, Story, View
 from tests.simulation.clock import EPOCH, Clock
 from tests.simulation.events import Events
@@ -45,6 +45,8 @@ class Checks:
         self.life += 1
         self.stopped_at = math.inf
         self._last_begun = ""
+        # A run's number is its process's own, and so is what is told of it.
+        self.told = [outcome for outcome in self.told if not isinstance(outcome, Release)]
 
     # At each step.
 
@@ -148,8 +150,7 @@ class Checks:
             self._events.reach("a job given back at a stop")
         if run.end == "CutOff":
             self._events.reach("a job that its executor lost")
-        if run.end != "Release":  # Its attempt begins again, so that it would be told of that.
-            self.told.append(outcome)
+        self.told.append(outcome)
         if run.end == "Cancelled" and not story.may_be_cancelled():
             self._events.fail(
                 "a job is interrupted that nobody cancelled", self._told(story, "is interrupted")

@@ -15,7 +15,7 @@ from actors import lifecycle
 from actors.errors import GoferError, IllegalMove
 from actors.handlers import Handlers
 from actors.lifecycle import ALONE, Job, Status
-from actors.messages import Begin, Drain, Due, Message, Outcome
+from actors.messages import Begin, Drain, Due, Message, Outcome, Run
 from actors.messaging import Reply
 from actors.store import (
     attempts,
@@ -387,11 +387,11 @@ def _sizes(plan: Plan) -> list[tuple[ModuleType, str, int]]:
 
 
 def _observed(
-    run: Callable[[Worker, Job], Outcome], watcher: Watcher, file: File
-) -> Callable[[Worker, Job], Outcome]:
-    def observed(worker: Worker, job: Job) -> Outcome:
-        ended = watcher.began(job, is_stored=file.lets_begin(job))
-        outcome = run(worker, job)
+    outcome_of: Callable[[Worker, Run], Outcome], watcher: Watcher, file: File
+) -> Callable[[Worker, Run], Outcome]:
+    def observed(worker: Worker, run: Run) -> Outcome:
+        ended = watcher.began(run.job, is_stored=file.lets_begin(run.job))
+        outcome = outcome_of(worker, run)
         ended(outcome)
         return outcome
 
@@ -410,10 +410,10 @@ def _read_after(
     return committed
 
 
-def _told(reserve: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
-    def reserved(kept: runs.Runs, job: Job, past: database.Past, *, is_certain: bool) -> None:
+def _told(reserve: Callable[..., int], watcher: Watcher) -> Callable[..., int]:
+    def reserved(kept: runs.Runs, job: Job, past: database.Past, *, is_certain: bool) -> int:
         watcher.reserved(job)
-        reserve(kept, job, past, is_certain=is_certain)
+        return reserve(kept, job, past, is_certain=is_certain)
 
     return reserved
 
