@@ -29,7 +29,7 @@ from actors.settings import Settings
 from actors.store import Backlog, Clock, Database, JobStore, Ledger, Ownership, Vitals
 from actors.store.location import RESTORE, refused
 from actors.validation import CheckingRef, Validation
-from actors.work import Pool, Worker
+from actors.work import Crew, Pool, Worker
 
 #: Seconds after the grace in which a handler may still come to its next yield. Then it is cut off.
 NEXT_YIELD: Final = 3.0
@@ -63,23 +63,18 @@ class System:
         #: Whether the service is stopping, and whether it still takes jobs.
         self.interrupts = Interrupts()
         self._vitals = Vitals()
+        self._crew = Crew(self._channel, handlers, self.interrupts, pool)
         self._log = log.logger("System")
-        #: Held while actors are started or told to end, so that none starts during a drain.
-        self._changing = threading.Lock()
-        self._ending: list[threading.Thread] = []
         #: Held while it, or its Workers, are stopped, once.
         self._stopping = threading.RLock()
         self._is_stopped = False
-        self.workers: list[pykka.ActorRef[Worker]] = []
         self.validation = Validation(handlers)
         #: For callers that have already validated a Submit, such as HTTP.
         self.unchecked_store = self._start_store(settings)
         self.store = CheckingRef(self.unchecked_store, self.validation)
         forks.in_child(self._forget)
         try:
-            with self._changing:
-                for _ in range(settings.workers):
-                    self._start_worker()
+            self._crew.start(self.unchecked_store, settings.workers)
             # Only now, so that a start that fails changes no job; and as the first message, so that the first
             # page of the backlog holds what is recovered, in order.
             #: How many jobs were pending then, those included.
@@ -87,6 +82,11 @@ class System:
         except BaseException:
             self.stop(grace=0)
             raise
+
+    @property
+    def workers(self) -> list[pykka.ActorRef[Worker]]:
+        """The Workers, of which any may end and be replaced."""
+        return self._crew.workers
 
     def problem(self) -> str | None:
         """Return why nothing can be stored, or jobs do not run; None if all is well. Never waits."""
@@ -114,7 +114,7 @@ class System:
         New ones are taken only if the caller `admits` them, for a next process on the same database.
         Returns immediately. May be called from any thread, and again.
         """
-        with self._changing:
+        with self._crew.changing:
             self.interrupts.drain(grace, admits=admits)
         self._channel.close()
         if self._pool is not None:
@@ -154,22 +154,15 @@ class System:
         Return whether nothing does. May be called again, from any thread.
         """
         with self._stopping:
-            for ref in self.workers:
-                ref.stop(block=False)
+            self._crew.tell_to_stop()
             if running := self._running():
                 names = [f"{job.id} ({job.type})" for job in running]
                 seconds = round(self.interrupts.seconds_left, 1)
                 self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
-            end = time.monotonic() + self.interrupts.seconds_left + NEXT_YIELD
-            for thread in [*map(thread_of, self.workers), *self._ending]:
-                thread.join(max(0, end - time.monotonic()))
-            stuck = [ref for ref in self.workers if thread_of(ref).is_alive()]
-            for ref in stuck:  # Or `ActorRegistry.stop_all()`, or another stop, would wait for it.
-                pykka.ActorRegistry.unregister(ref)
-                self.workers.remove(ref)
-            for job in self._running() if stuck else []:
+            have_ended = self._crew.join(self.interrupts.seconds_left + NEXT_YIELD)
+            for job in [] if have_ended else self._running():
                 self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
-            return not stuck
+            return have_ended
 
     def _running(self) -> list[Job]:
         """Return the running jobs, if the JobStore can say; a stop goes on without that."""
@@ -206,39 +199,18 @@ class System:
         except Exception as error:
             raise refused(settings.database, str(error), RESTORE) from error
 
-    def _start_worker(self) -> None:
-        ref = Worker.start(
-            self.unchecked_store,
-            self._channel,
-            self.handlers,
-            self.interrupts,
-            self._pool,
-            ended=self._worker_ended,
-        )
-        self.workers.append(ref)
-
-    def _worker_ended(self, ref: pykka.ActorRef[Worker]) -> None:
-        with self._changing:
-            if self.interrupts.is_draining or not self.store.is_alive():
-                return
-            self._log.error("a Worker has ended; another takes its place")
-            self._start_worker()
-            self.workers.remove(ref)
-            self._ending = [t for t in self._ending if t.is_alive()] + [threading.current_thread()]
-
     def _store_ended(self, *, is_broken: bool) -> None:
         if self._ownership is not None:
             if is_broken:
                 self._ownership.suspect()
             self._ownership.release()
-        with self._changing:
+        with self._crew.changing:
             is_lost = not self.interrupts.is_draining
         if is_lost:
             self._log.critical("the JobStore has ended; restart Gofer to recover its jobs")
             self.interrupts.begin_grace(0)
             self._channel.close()
-            for worker in self.workers:
-                worker.stop(block=False)
+            self._crew.tell_to_stop()
             self._lost()
 
     def __enter__(self) -> Self:

@@ -270,7 +270,7 @@ def test_two_hundred_deaths_in_a_row_harm_no_other_job(
     assert sorted(hands.runs) == list(range(0, 1600, 2))
     assert hands.clashes == []
     assert hands.most_threads <= len(bench.before) + 1 + 2 * workers + 4
-    assert len(system._ending) <= 2 * workers + 4
+    assert len(system._crew._ending) <= 2 * workers + 4
 
 
 def test_workers_stopped_from_outside_while_jobs_run_are_all_replaced(bench: Bench) -> None:

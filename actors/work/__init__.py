@@ -1,6 +1,7 @@
-"""Where jobs are run: the Worker, and the executor that it may hand a handler to."""
+"""Where jobs are run: the crew of Workers, and the executor that they may hand a handler to."""
 
+from actors.work.crew import Crew
 from actors.work.pool import Pool
 from actors.work.worker import Worker
 
-__all__ = ["Pool", "Worker"]
+__all__ = ["Crew", "Pool", "Worker"]
