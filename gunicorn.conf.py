@@ -1,21 +1,12 @@
-"""gunicorn's settings and hooks: `gunicorn -c gunicorn.conf.py`.
+"""gunicorn's settings: `gunicorn -c gunicorn.conf.py`. What its hooks do is in `api/hooks.py`."""
 
-What the hooks do is in `api/master.py` and `api/reloads.py`, and for the worker in `api/serving.py`.
-"""
-
-import logging.config
-import os
 import sys
 from pathlib import Path
 
 try:
-    import actors
     import api
-    from actors import from_environment, log
-    from api import checks, leaving, master
-    from api.reloads import Reloads
-    from api.serving import Serving
-    from api.watch import Watch
+    from api import checks
+    from api.hooks import Hooks, configured
 
     api.APPS  # noqa: B018 - even if our modules are found, another `api` would not have this
 except Exception as error:  # noqa: BLE001 - whatever is imported in their place
@@ -24,17 +15,9 @@ except Exception as error:  # noqa: BLE001 - whatever is imported in their place
         " Gofer's: start in another folder"
     )
 
-log.have_stderr()
-try:
-    settings = from_environment(os.environ)
-except actors.GoferError as error:
-    sys.exit(f"gofer: {error}")
-
+settings = configured()
 host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{host}:{settings.port}"
-# Not logconfig_dict: with it gunicorn also makes an access log record of every request.
-logging.config.dictConfig(log.config(settings.log))
-logging.getLogger("gunicorn.error").addFilter(leaving.is_news)
 errorlog = None
 loglevel = settings.log
 
@@ -52,42 +35,12 @@ control_socket_disable = True
 #: Seconds from the stop signal until gunicorn's master kills the worker.
 graceful_timeout = settings.grace + checks.RESERVE
 
-
-def on_starting(server):
-    checks.check(server.cfg, settings)
-    master.release_after_fork()
-
-
-def when_ready(server):
-    master.stop_gracefully_at_each_signal()
-    master.keep_one_worker(server)
-    server.reloads = Reloads(server)
-    Watch(server)
-
-
-def on_reload(server):
-    checks.check_options(server.app.cfg, settings)
-
-
-def pre_fork(server, worker):
-    worker.predecessors = list(server.WORKERS)
-    master.hold_stop_signals()
-
-
-def child_exit(server, worker):
-    server.reloads.ended()
-
-
-def pre_exec(server):  # At a SIGUSR2: this master will be stopped when the new one is there.
-    master.announce_replacement(server)
-
-
-def post_worker_init(worker):
-    worker.serving = Serving(worker, settings)
-    worker.serving.begin()
-
-
-def worker_exit(server, worker):  # Also in the master, for its record of a worker that never ran there.
-    if hasattr(worker, "serving"):
-        worker.serving.end()
-        leaving.leave_within(leaving.LEFT_BEHIND, worker.serving.code)
+hooks = Hooks(settings)
+on_starting = hooks.on_starting
+when_ready = hooks.when_ready
+on_reload = hooks.on_reload
+pre_fork = hooks.pre_fork
+child_exit = hooks.child_exit
+pre_exec = hooks.pre_exec
+post_worker_init = hooks.post_worker_init
+worker_exit = hooks.worker_exit
