@@ -12,7 +12,7 @@ The other one has loaded its handlers, has said so, and waits for the lock of th
 It can be cancelled, for a stop, as long as it `is_reversible`: in step 1. A kill leaves what any crash
 leaves: committed jobs, and running ones that the next process recovers. A job that has outlasted the grace
 still runs after step 2; then this process ends without waiting for anything, before the next one can run that
-job again.
+job again. As it can pass nothing on then, it first waits for the requests of those that were accepted.
 """
 
 import asyncio
@@ -28,6 +28,10 @@ from api.server import Worker
 #: for the next one.
 LAST_ANSWERS: Final = 0.5
 SUCCESSION: Final = 2.0
+#: Seconds in which clients that were accepted may still ask, before a process ends that passes nothing on.
+LAST_REQUESTS: Final = 0.6
+#: Seconds between two looks whether there are connections.
+LOOK: Final = 0.02
 #: Seconds for which connections may still be open when the next process answers already.
 LINGER: Final = 2.0
 
@@ -55,6 +59,8 @@ class HandOver:
         self.is_reversible = False
         leaving.accept_no_more(self._worker)
         try:
+            if not all_have_ended:
+                await self._last_requests()
             await self._relay.hand_over(LAST_ANSWERS)
             await asyncio.to_thread(self._system.stop)
             self.is_done = True
@@ -64,3 +70,9 @@ class HandOver:
         finally:
             leaving.end_serving(self._worker)
             self._worker.loop.call_later(LINGER, self._worker.handle_quit_signal)
+
+    async def _last_requests(self) -> None:
+        """Wait until each connection has ended, with its answer; not for those that stay silent."""
+        end = self._worker.loop.time() + LAST_REQUESTS
+        while self._worker.nr_conns and self._worker.loop.time() < end:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(LOOK)

@@ -71,8 +71,8 @@ class Report(NamedTuple):
     faults: list[str]
 
 
-async def post(port: int, number: int, due: float, seconds: float = SECONDS) -> Sent:
-    """Submit a job on a connection of its own."""
+async def post(port: int, number: int, due: float, seconds: float = SECONDS, *, slow: float = 0) -> Sent:
+    """Submit a job on a connection of its own, `slow` seconds after that was made."""
     body = json.dumps({"type": TYPE, "payload": {"number": number, "seconds": seconds}})
     request = (
         "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -83,6 +83,7 @@ async def post(port: int, number: int, due: float, seconds: float = SECONDS) -> 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             step = "sending"
+            await asyncio.sleep(slow)
             writer.write(request.encode())
             step = "reading"
             head, _, content = (await reader.read()).partition(b"\r\n\r\n")

@@ -1,5 +1,6 @@
 """A reload loads everything first: what cannot be loaded, or is stopped or killed, costs nothing."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from tests.crashes import workers
 from tests.records import doubled, executions
+from tests.reloads import Sent, post
 from tests.service import PATIENCE, TOP, Service, Setting, answer, eventually, running
 from tests.test_reloads import has_started
 
@@ -181,6 +183,26 @@ def test_a_job_that_outlasts_the_grace_is_never_run_by_two_processes_at_once(
         assert service.wait_for(job, "completed")["attempts"] == attempts
     assert len(executions(tmp_path / "records")) == 2
     assert doubled(tmp_path / "records") == []
+
+
+def test_who_was_accepted_just_before_the_end_is_answered_though_a_job_outlasts_the_grace(
+    tmp_path: Path,
+) -> None:
+    with changeable(tmp_path, GOFER_GRACE=0) as service:
+        start(service, "ticks", 6)
+        service.master.send_signal(signal.SIGHUP)
+        sent = asyncio.run(posting_slowly(service))
+    assert {one.outcome for one in sent} == {201}
+
+
+async def posting_slowly(service: Service) -> list[Sent]:
+    """Submit jobs, each by a client that is slow to send its request, until the next process has begun."""
+    sending = list[asyncio.Task[Sent]]()
+    while not has_started(service, 2):
+        request = post(service.port, len(sending), 0.0, seconds=0, slow=0.2)
+        sending.append(asyncio.create_task(request))
+        await asyncio.sleep(0.01)
+    return await asyncio.gather(*sending)
 
 
 def test_the_service_goes_on_if_the_process_that_was_to_take_over_is_killed(tmp_path: Path) -> None:

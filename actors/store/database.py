@@ -39,7 +39,7 @@ from actors.store.totals import Totals, kind
 MOST_ROWS: Final = 256
 #: Jobs that are kept until they run, at most, and bytes of their payloads.
 MOST_FRESH: Final = 10_000
-FRESH_BYTES: Final = 8 * 1024 * 1024
+FRESH_BYTES: Final = 1024 * 1024
 INSERT: Final = f"INSERT INTO jobs ({', '.join(INSERTED)}) {{}}"
 #: By what a row is found that moves, and what is written of it.
 GUARD: Final = ("id", "status", "attempts")
