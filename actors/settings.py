@@ -21,6 +21,8 @@ BYTES: Final = "a number of bytes, such as 1048576, 512KiB, 256MiB or 1GiB"
 LONGEST_KEPT: Final = 100 * 365 * 86400
 #: Names that other services use too, and so carry no prefix.
 UNPREFIXED: Final = ("HOST", "PORT")
+#: Names of hosts, or addresses as they stand in a URL.
+HOSTS: Final = r"^[\w.:\[\]-]+(\s*,\s*[\w.:\[\]-]+)*$"
 #: What Kubernetes tells every process of a Service called gofer, or gofer-something.
 SERVICES: Final = re.compile(r"GOFER_(\w+_)?((SERVICE|PORT)_\w+|PORT)")
 
@@ -67,6 +69,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=LONGEST_KEPT, description="a number of seconds, or 0 for no limit")
     ] = 0
     grace: Annotated[int, Meta(ge=0, le=86400, description="a whole number of seconds, from 0 to 86400")] = 25
+    token: Annotated[
+        Annotated[str, Meta(pattern=r"^[!-~]+$")] | None,
+        Meta(description="visible ASCII characters, without spaces"),
+    ] = None
+    allowed_hosts: Annotated[
+        Annotated[str, Meta(pattern=HOSTS)] | None,
+        Meta(description="names of hosts, with commas between them, such as jobs.example,jobs.test"),
+    ] = None
+    open: Annotated[bool, Meta(description="1 or 0")] = False
     log: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="DEBUG, INFO, WARNING or ERROR"),
@@ -77,6 +88,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "database", os.fspath(self.database))
         for field in self.__struct_fields__:
             force_setattr(self, field, _value(field, field, getattr(self, field)))
+
+    def hosts(self) -> list[str]:
+        """Return the names of `allowed_hosts`, in lower case."""
+        return [] if self.allowed_hosts is None else re.split(r"\s*,\s*", self.allowed_hosts.lower())
 
     def simulation(self) -> float:
         """For how many seconds each job is simulated when there are no handlers.

@@ -4,6 +4,7 @@ import falcon.asgi
 
 from actors.system import System
 from api import problems
+from api.access import Access
 from api.farewell import Farewell
 from api.health import Health
 from api.jobs import Jobs, OneJob, Retries
@@ -12,9 +13,9 @@ from api.request import Request
 App = falcon.asgi.App[Request, falcon.asgi.Response]
 
 
-def create_app(system: System) -> App:
-    """Return the ASGI app in front of these actors."""
-    app: App = falcon.asgi.App(request_type=Request, middleware=[Farewell(system)])
+def create_app(system: System, access: Access | None = None) -> App:
+    """Return the ASGI app in front of these actors; without an `access` everybody is let in."""
+    app: App = falcon.asgi.App(request_type=Request, middleware=[access or Access(), Farewell(system)])
     problems.install(app)
     app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
     app.add_route("/jobs/{job_id}", OneJob(system.store))

@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 from actors import GoferError, Settings
+from api.access import is_loopback
 from api.server import Config
 
 #: Set by a master that replaces itself, and by systemd: the sockets are there already.
@@ -35,6 +36,12 @@ def check_options(cfg: Config, settings: Settings) -> None:
     for refusal, applies in refusals.items():
         if applies:
             sys.exit(f"gofer: cannot run with {refusal}")
+    for host in (address[0] for address in cfg.address if isinstance(address, tuple)):
+        if not (settings.token or settings.open or is_loopback(host)):
+            sys.exit(
+                f"gofer: at {host} anybody on other machines could submit and cancel jobs; set GOFER_TOKEN,"
+                " which clients then have to send, or GOFER_OPEN=1 if that is wanted"
+            )
     if settings.handlers is None:
         try:
             settings.simulation()

@@ -29,12 +29,17 @@ class Request(falcon.asgi.Request):
         self._next_event = receive
         self._first = first_event
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the request says that its body is JSON."""
+        return (self.content_type or "").split(";")[0].strip().lower() == falcon.MEDIA_JSON
+
     async def json_body(self) -> bytes:
         """Return the body of a request that says it is JSON.
 
         Raises HTTPUnsupportedMediaType, HTTPContentTooLarge, or HTTPBadRequest for a body cut off.
         """
-        if (self.content_type or "").split(";")[0].strip().lower() != falcon.MEDIA_JSON:
+        if not self.is_json:
             raise falcon.HTTPUnsupportedMediaType(
                 description="send the job as JSON, with Content-Type: application/json"
             )

@@ -34,6 +34,7 @@ from actors import GoferError, Settings, System, log
 from actors.settings import IN_MEMORY
 from actors.starting import load
 from api import leaving, waiting
+from api.access import Access
 from api.app import create_app
 from api.children import Children
 from api.handover import HandOver
@@ -92,7 +93,9 @@ class Serving:
                 ownership = waiting.own(self._settings.database, self._look)
                 self._is_waiting = False
                 self._system = self._start(self._settings, ownership=ownership, lost=lost)
-            self._relay = Relay(create_app(self._system), self._worker.sockets[0].getsockname())
+            address = self._worker.sockets[0].getsockname()
+            access = Access.of(self._settings, None if isinstance(address, str) else address[0])
+            self._relay = Relay(create_app(self._system, access), address)
             self._worker.asgi = self._relay
             self._tune()
             self._say_ready(self._system)

@@ -50,7 +50,7 @@ class Service:
     def __init__(self, master: subprocess.Popen[bytes], log: Path, client: httpx.Client) -> None:
         self.master = master
         self._log = log
-        self.port = int(self._logged(r"Listening at: http://127\.0\.0\.1:(\d+)"))
+        self.port = int(self._logged(r"Listening at: http://[\d.]+:(\d+)"))
         self.worker = int(self._logged(r"Booting worker with pid: (\d+)"))
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = client
