@@ -112,6 +112,13 @@ class Handlers:
         """The types that have a handler of their own."""
         return sorted(self._known)
 
+    @property
+    def models(self) -> dict[str, type | None] | None:
+        """What jobs of each type take as their payload, if it has a model; None if any type has a handler."""
+        if self._default is not None:
+            return None
+        return {job_type: handler.model for job_type, handler in self._known.items()}
+
     def find(self, job_type: str) -> Handler:
         """Return the handler of this type. Raises InvalidJob if there is none."""
         found = self._known.get(job_type, self._default)

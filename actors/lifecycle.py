@@ -6,10 +6,10 @@ Pure: time and chance are arguments, and each move is a function from the job be
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType, field
+from msgspec import UNSET, Meta, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from actors import opaque
@@ -52,23 +52,27 @@ ALONE: Final = 3
 #: Seconds that a backoff lasts at most.
 LONGEST_BACKOFF: Final = 300.0
 
+#: What an id looks like: 16 hexadecimal digits of a number below 2 to the 63rd.
+ID: Final = r"^[0-7][0-9a-f]{15}\Z"
+Moment = Annotated[datetime, Meta(tz=True)]
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it is stored and shown; a listed one carries neither payload nor result."""
 
     #: 16 hexadecimal digits that sort in the order in which jobs were accepted.
-    id: str
+    id: Annotated[str, Meta(pattern=ID)]
     #: Which handler runs it.
     type: str
     status: Status
-    created_at: datetime
+    created_at: Moment
     #: How often it was claimed; a claim that a graceful shutdown took back does not count.
     attempts: int
     max_retries: int
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     #: Not to be claimed before.
-    run_at: datetime | None = None
+    run_at: Moment | None = None
     last_error: str | None = None
     #: How far the running attempt says it is, from 0 to 1.
     progress: float | None = None
@@ -95,8 +99,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return UNSET if self.raw_result is UNSET else opaque.decode(self.raw_result)
 
 
-#: What an id looks like: 16 hexadecimal digits of a number below 2 to the 63rd.
-ID: Final = r"^[0-7][0-9a-f]{15}\Z"
 #: Sorts before every id that is given out.
 FIRST_ID: Final = "0" * 16
 

@@ -1,5 +1,6 @@
 """The protocol: every message that an actor of Gofer understands."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -12,6 +13,16 @@ from actors.errors import InvalidJob
 from actors.lifecycle import ID, Job, Status
 
 LONGEST_TYPE: Final = 255
+#: What is not printable: control characters, invisible ones and spaces other than the common one. Python's
+#: `isprintable` would change with its version, and no schema could say it.
+UNSEEN: Final = (
+    r"\x00-\x1f\x7f-\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\ufeff\ufff9-\ufffb"
+)
+#: What a type looks like, as any language's regular expressions have it.
+PRINTABLE: Final = f"^ *[^{UNSEEN} ][^{UNSEEN}]*$"
+#: Python alone has halves of surrogate pairs besides.
+IS_PRINTABLE: Final = re.compile(rf" *[^{UNSEEN}\ud800-\udfff ][^{UNSEEN}\ud800-\udfff]*")
 MOST_RETRIES: Final = 1000
 LONGEST_DELAY: Final = 10 * 365 * 86400
 
@@ -40,19 +51,29 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
     OutcomeInDoubt that is unknown.
     """
 
-    #: 1 to 255 printable characters.
-    type: str
+    type: Annotated[
+        str,
+        Meta(
+            description="Which handler runs it: 1 to 255 printable characters, not only spaces.",
+            extra_json_schema={"minLength": 1, "maxLength": LONGEST_TYPE, "pattern": PRINTABLE},
+        ),
+    ]
     #: Any JSON value; kept as a msgspec.Raw of its bytes, which a caller may also pass.
     payload: Any = Raw(b"{}")
-    #: How often a failed attempt is followed by another; None leaves it to the handler and the settings.
-    max_retries: Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None = None
-    #: Seconds before which the job is not run.
-    delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] = 0.0
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None,
+        Meta(description="How often a failed attempt is followed by another, if not as the handler says."),
+    ] = None
+    delay: Annotated[
+        float, Meta(ge=0, le=LONGEST_DELAY, description="Seconds before which the job is not run.")
+    ] = 0.0
 
     def __post_init__(self) -> None:
-        is_text = isinstance(self.type, str) and self.type.isprintable()
-        if not is_text or not 1 <= len(self.type) <= LONGEST_TYPE:
-            raise InvalidJob(f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters")
+        is_text = isinstance(self.type, str) and IS_PRINTABLE.fullmatch(self.type)
+        if not is_text or len(self.type) > LONGEST_TYPE:
+            raise InvalidJob(
+                f"`type` must be a string of 1 to {LONGEST_TYPE} printable characters, not only spaces"
+            )
         retries, delay = self.max_retries, self.delay
         if retries is not None and not (type(retries) is int and 0 <= retries <= MOST_RETRIES):
             raise InvalidJob(f"`max_retries` must be a whole number from 0 to {MOST_RETRIES}")
@@ -84,14 +105,16 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     Raises JobNotFound if `after` is not an id; the job itself may have been deleted since.
     """
 
-    status: Status | None = None
-    type: str | None = None
-    #: At most this many jobs.
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    #: Only jobs that come after this one in the order asked for.
-    after: Annotated[str, Meta(pattern=ID)] | None = None
-    #: The order of submission, or its reverse.
-    order: Literal["oldest", "newest"] = "oldest"
+    status: Annotated[Status | None, Meta(description="Only jobs with this status.")] = None
+    type: Annotated[str | None, Meta(description="Only jobs of this type.")] = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="At most this many jobs.")] = 1000
+    after: Annotated[
+        Annotated[str, Meta(pattern=ID)] | None,
+        Meta(description="Only jobs that come after the one with this id, in the order asked for."),
+    ] = None
+    order: Annotated[
+        Literal["oldest", "newest"], Meta(description="The order of submission, or its reverse.")
+    ] = "oldest"
 
 
 class Cancel(Message, frozen=True):

@@ -5,9 +5,12 @@ import falcon.asgi
 from actors.system import System
 from api import problems
 from api.access import Access
+from api.addresses import Addresses
 from api.farewell import Farewell
 from api.health import Health
+from api.index import Fixed, index
 from api.jobs import Jobs, OneJob, Retries
+from api.openapi import OPERATIONS, document
 from api.request import Request
 
 App = falcon.asgi.App[Request, falcon.asgi.Response]
@@ -15,10 +18,13 @@ App = falcon.asgi.App[Request, falcon.asgi.Response]
 
 def create_app(system: System, access: Access | None = None) -> App:
     """Return the ASGI app in front of these actors; without an `access` everybody is let in."""
-    app: App = falcon.asgi.App(request_type=Request, middleware=[access or Access(), Farewell(system)])
+    middleware = [access or Access(), Farewell(system), Addresses(OPERATIONS)]
+    app: App = falcon.asgi.App(request_type=Request, middleware=middleware)
     problems.install(app)
     app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
     app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))
+    app.add_route("/openapi.json", Fixed(document(OPERATIONS, system.handlers)))
+    app.add_route("/", Fixed(index(OPERATIONS)))
     return app

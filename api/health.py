@@ -1,11 +1,21 @@
 """Whether the service is fit to take jobs."""
 
+from typing import Literal
+
 import falcon
 import falcon.asgi
 import msgspec
 
 from actors.system import System
 from api.request import Request
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the service is: degraded if jobs are stored, but some do not run."""
+
+    status: Literal["ok", "degraded"]
+    #: Which jobs do not run, and what to do.
+    problems: list[str] = []
 
 
 class Health:
@@ -19,5 +29,6 @@ class Health:
         if problem := self._system.problem():
             raise falcon.HTTPServiceUnavailable(description=problem)
         complaints = self._system.complaints()
-        body = {"status": "degraded", "problems": complaints} if complaints else {"status": "ok"}
-        resp.data = msgspec.json.encode(body)
+        resp.data = msgspec.json.encode(Report("degraded" if complaints else "ok", complaints))
+
+    on_head = on_get

@@ -1,13 +1,13 @@
 """The jobs over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 import falcon
 import falcon.asgi
 import msgspec
 import pykka
-from msgspec import Raw
+from msgspec import Meta, Raw, field
 from msgspec.structs import replace
 
 from actors import opaque
@@ -18,11 +18,16 @@ from actors.validation import Validation
 from api.asking import ask
 from api.request import Request
 
+#: Of a job that was submitted without one.
+EMPTY: Final = Raw(b"{}")
+PAYLOAD: Final = Meta(description="Any JSON value, for the handler.", extra_json_schema={"default": {}})
+
 
 class Submission(Submit, frozen=True, forbid_unknown_fields=True):
-    """A Submit in a body: the payload is parsed with the rest of it, and kept as the bytes that came."""
+    """A job to be stored."""
 
-    payload: Raw = Raw(b"{}")
+    # It is parsed with the rest of the body, and kept as the bytes that came.
+    payload: Annotated[Raw, PAYLOAD] = field(default_factory=lambda: EMPTY)
 
     def _opaque(self) -> Raw:
         return opaque.parsed(self.payload)
@@ -55,6 +60,8 @@ class Jobs:
         if len(jobs) > len(page):
             resp.append_link(f"/jobs?{urlencode({**req.params, 'after': page[-1].id})}", "next")
         resp.data = self._encoder.encode(page)
+
+    on_head = on_get
 
     def _submission(self, body: bytes) -> Submit:
         try:
@@ -91,6 +98,8 @@ class OneJob:
         if job is not self._shown:
             self._shown, self._body = job, msgspec.json.encode(job)
         resp.data = self._body
+
+    on_head = on_get
 
     async def on_delete(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Cancel a job; 202 if that has to wait for its handler's next yield."""

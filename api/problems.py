@@ -36,6 +36,23 @@ ANSWERS: Final[dict[type[Exception], tuple[HTTPStatus, int | None]]] = {
 }
 
 
+MEDIA_PROBLEM: Final = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error (RFC 9457)."""
+
+    title: str
+    status: int
+    #: What was wrong, and what to change.
+    detail: str
+
+
+def problem(status: HTTPStatus, detail: str) -> Problem:
+    """Return the problem that an answer with this status carries."""
+    return Problem(status.phrase, status, detail)
+
+
 def install(app: falcon.asgi.App[Request, falcon.asgi.Response]) -> None:
     """Make the app answer every error with a problem."""
     app.set_error_serializer(_render)
@@ -64,10 +81,9 @@ def _render(req: Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -
 
 
 def _write(resp: falcon.asgi.Response, status: HTTPStatus, detail: str) -> None:
-    problem = {"title": status.phrase, "status": status, "detail": detail}
     resp.status = status
-    resp.content_type = "application/problem+json"
-    resp.data = msgspec.json.encode(problem)
+    resp.content_type = MEDIA_PROBLEM
+    resp.data = msgspec.json.encode(problem(status, detail))
 
 
 def _default_detail(req: Request, error: falcon.HTTPError) -> str:
@@ -75,7 +91,10 @@ def _default_detail(req: Request, error: falcon.HTTPError) -> str:
         allowed = dict(error.headers or ()).get("Allow", "")
         return f"{req.method} is not allowed here; allowed: {allowed}"
     if isinstance(error, falcon.HTTPNotFound):
-        return f"there is nothing at {req.path}; jobs are at /jobs and /jobs/{{id}}"
+        advice = (
+            "an address has no slash at its end" if req.path.endswith("/") else "GET / says what is where"
+        )
+        return f"there is nothing at {req.path}; {advice}"
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "internal error; see the service's log"
     return "the request cannot be understood"

@@ -9,10 +9,12 @@ process answers. That may not accept yet: then the connection waits in the socke
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
+from api.problems import MEDIA_PROBLEM, problem
 from api.request import BODY_LIMIT, DISCARDED
 
 #: Seconds that the next process has to answer: those in which it starts, and those of its own limit.
@@ -26,14 +28,13 @@ OF_CONNECTION: Final = frozenset(
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
 #: When the next process has been asked, and does not answer.
-PROBLEM: Final = {
-    "title": "Service Unavailable",
-    "status": 503,
-    "detail": "the service is being replaced and did not answer; whether this was stored is unknown",
-}
+PROBLEM: Final = problem(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "the service is being replaced and did not answer; whether this was stored is unknown",
+)
 UNKNOWN: Final[Answer] = (
-    503,
-    [(b"content-type", b"application/problem+json")],
+    PROBLEM.status,
+    [(b"content-type", MEDIA_PROBLEM.encode())],
     msgspec.json.encode(PROBLEM),
 )
 

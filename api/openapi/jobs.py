@@ -1,0 +1,148 @@
+"""The operations on jobs."""
+
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Final
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from actors.lifecycle import Job, Status
+from actors.messages import ListJobs
+from api.jobs import Submission
+from api.openapi.operation import Answer, Body, Header, Operation
+
+ID: Final = "0019c1d2e3f4a5b6"
+NOW: Final = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
+PENDING: Final = Job(id=ID, type="email", status=Status.PENDING, created_at=NOW, attempts=0, max_retries=0)
+PROCESSING: Final = replace(
+    PENDING, status=Status.PROCESSING, attempts=1, started_at=NOW + timedelta(seconds=1), progress=0.4
+)
+COMPLETED: Final = replace(
+    PROCESSING,
+    status=Status.COMPLETED,
+    finished_at=NOW + timedelta(seconds=2),
+    progress=None,
+    raw_payload=Raw(b'{"to":"user@example.com"}'),
+    raw_result=Raw(b'"sent"'),
+)
+CANCELLED: Final = replace(PENDING, status=Status.CANCELLED, finished_at=NOW + timedelta(seconds=1))
+
+#: To the operations on one job.
+LINKS: Final = dict.fromkeys(("getJob", "cancelJob", "retryJob"), "$response.body#/id")
+
+NOT_FOUND: Final = {
+    HTTPStatus.NOT_FOUND: f"there is no job {ID!r}; it never existed, or it finished long ago and was deleted"
+}
+UNAVAILABLE: Final = {
+    HTTPStatus.SERVICE_UNAVAILABLE: "the JobStore did not answer within 5 seconds; nothing was stored"
+}
+FULL: Final = {
+    HTTPStatus.TOO_MANY_REQUESTS: "10000 jobs are pending, which is the capacity (GOFER_CAPACITY); try again"
+    " later"
+}
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/jobs",
+        name="submitJob",
+        summary="Submit a job",
+        description="It is answered when the job is stored; from then on it will run.",
+        body=Body(
+            Submission,
+            {
+                "a job": {"type": "email", "payload": {"to": "user@example.com"}},
+                "a job that waits a minute, and is tried again twice": {
+                    "type": "email",
+                    "payload": {"to": "user@example.com"},
+                    "delay": 60,
+                    "max_retries": 2,
+                },
+            },
+        ),
+        answers={
+            HTTPStatus.CREATED: Answer(
+                "The job, without its payload.",
+                Job,
+                PENDING,
+                headers=(Header("Location", "Where the job is.", is_required=True),),
+                links=LINKS,
+            )
+        },
+        errors={
+            HTTPStatus.BAD_REQUEST: "`type` must be a string of 1 to 255 printable characters, not"
+            " only spaces",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a body may have 1048576 bytes; put what is larger into a"
+            " file or an object store and its address into the payload",
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "send the job as JSON, with Content-Type: application/json",
+            **FULL,
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="GET",
+        path="/jobs",
+        name="listJobs",
+        summary="List jobs",
+        description="They come without payloads and results.",
+        query=ListJobs,
+        answers={
+            HTTPStatus.OK: Answer(
+                "The jobs of one page.",
+                list[Job],
+                [PENDING],
+                headers=(Header("Link", 'The next page, if there is one, as `rel="next"`.'),),
+            )
+        },
+        errors={
+            HTTPStatus.BAD_REQUEST: "Expected `int` <= 1000 - at `$.limit`; a list takes `limit` (1 to 1000)",
+            HTTPStatus.NOT_FOUND: "`after` is '7fffffffffffffff', which is not the id of a job",
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="GET",
+        path="/jobs/{job_id}",
+        name="getJob",
+        summary="Show a job",
+        description="It comes with its payload and, when it is completed, its result.",
+        answers={HTTPStatus.OK: Answer("The job.", Job, COMPLETED, links=LINKS)},
+        errors={**NOT_FOUND, **UNAVAILABLE},
+    ),
+    Operation(
+        method="DELETE",
+        path="/jobs/{job_id}",
+        name="cancelJob",
+        summary="Cancel a job",
+        answers={
+            HTTPStatus.OK: Answer(
+                "The job, which was pending and is cancelled.", Job, CANCELLED, links=LINKS
+            ),
+            HTTPStatus.ACCEPTED: Answer(
+                "The job, which is processing and is cancelled when its handler next yields.",
+                Job,
+                PROCESSING,
+                links=LINKS,
+            ),
+        },
+        errors={
+            **NOT_FOUND,
+            HTTPStatus.CONFLICT: f"job {ID} is completed; to cancel it, it must be pending or processing",
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="POST",
+        path="/jobs/{job_id}/retry",
+        name="retryJob",
+        summary="Run a failed or cancelled job again",
+        answers={HTTPStatus.OK: Answer("The job, which is pending.", Job, PENDING, links=LINKS)},
+        errors={
+            **NOT_FOUND,
+            HTTPStatus.CONFLICT: f"job {ID} is completed; to retry it, it must be failed or cancelled",
+            **FULL,
+            **UNAVAILABLE,
+        },
+    ),
+)
