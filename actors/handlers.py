@@ -88,7 +88,7 @@ class Handler:
         try:
             return opaque.decode(payload, self._decoder)
         except msgspec.ValidationError as error:
-            reason, _, path = str(error).partition(" - at `$")
+            reason, _, path = opaque.in_words(error).partition(" - at `$")
             raise InvalidJob(f"the payload does not fit: {reason} - at `$.payload{path or '`'}") from None
         except (Exception, SystemExit) as error:
             raise InvalidJob(f"the payload does not fit: {error!r}") from error

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import traceback
+from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
 import structlog
@@ -11,6 +12,10 @@ import structlog
 #: Characters of an error with its traceback that are logged: the first, and the last.
 FIRST: Final = 6000
 LAST: Final = 2000
+
+
+#: The id of the request that is being answered: what is logged in the midst of it says which it was.
+REQUEST_ID: Final[ContextVar[bytes]] = ContextVar("request_id")
 
 
 class Logger(structlog.stdlib.BoundLogger):
@@ -55,6 +60,7 @@ def config(level: str) -> dict[str, Any]:
                     structlog.stdlib.add_log_level,
                     structlog.stdlib.add_logger_name,
                     structlog.stdlib.ExtraAdder(),
+                    _name_request,
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     *rendering,
                 ],
@@ -83,6 +89,15 @@ def have_stderr() -> None:
             os.open(os.devnull, os.O_RDWR)  # It gets the lowest number that is free: this one.
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - a descriptor
+
+
+def _name_request(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    request_id = REQUEST_ID.get(None)
+    if request_id is not None:
+        event["request_id"] = request_id.decode()
+    return event
 
 
 def _bounded(exc_info: Any) -> str:

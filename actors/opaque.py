@@ -8,6 +8,7 @@ integers beyond its limit of digits) is an error only for code that decodes it.
 import math
 import re
 from array import array
+from codecs import BOM_UTF8
 from itertools import accumulate
 from typing import Any, Final
 
@@ -28,6 +29,11 @@ NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 LONE_SURROGATE: Final = re.compile(
     rb"(?i)(?<!\\)(?:\\\\)*(?:\\ud[89ab]..(?!\\ud[c-f]..)|(?<!\\ud[89ab]..)\\ud[c-f]..)"
 )
+#: What msgspec says, and what is said instead.
+WORDS: Final = {
+    "Object contains unknown field": "there is no field",
+    "Object missing required field": "it lacks the field",
+}
 
 
 def encode(value: object) -> Raw:
@@ -90,9 +96,19 @@ def decode(raw: Raw, decoder: msgspec.json.Decoder[Any] = ANY) -> Any:
 
 def explained(data: bytes, error: msgspec.DecodeError) -> str:
     """Return what is wrong with the JSON; msgspec calls a lone surrogate truncated input."""
+    if data.startswith(BOM_UTF8):
+        return "it begins with a byte order mark (BOM), which JSON does not have; leave it out"
     if LONE_SURROGATE.search(data):
         return "it holds a lone surrogate, which is not a character"
-    return str(error)
+    return in_words(error)
+
+
+def in_words(error: msgspec.DecodeError) -> str:
+    """Return what msgspec says, which calls an object and its fields by their names in a schema."""
+    said = str(error)
+    for theirs, ours in WORDS.items():
+        said = said.replace(theirs, ours, 1)
+    return said
 
 
 def _depth(data: bytes) -> int:

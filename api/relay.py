@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors import log
 from api.problems import MEDIA_PROBLEM, problem
 from api.request import BODY_LIMIT, DISCARDED
 
@@ -22,7 +23,7 @@ LIMIT: Final = 8.0
 #: Headers that are about a connection and not about the request or the answer, or that each server adds.
 OF_CONNECTION: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"expect"}
-    | {b"content-length", b"date", b"server"}
+    | {b"content-length", b"date", b"server", b"x-request-id"}
 )
 
 Headers = list[tuple[bytes, bytes]]
@@ -146,6 +147,7 @@ def _request(scope: Event, body: bytes) -> bytes:
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     lines = [b"%s %s HTTP/1.0" % (scope["method"].encode(), target)]
     lines += [b"%s: %s" % header for header in scope["headers"] if header[0].lower() not in OF_CONNECTION]
+    lines += [b"x-request-id: " + request_id for request_id in (log.REQUEST_ID.get(None),) if request_id]
     lines += [b"connection: close", b"content-length: %d" % len(body), b"", body]
     return b"\r\n".join(lines)
 

@@ -12,6 +12,13 @@ BODY_LIMIT: Final = 1024 * 1024
 #: finds the answer instead of a reset connection.
 DISCARDED: Final = 8 * BODY_LIMIT
 
+#: The codings of a body that is as it is.
+IDENTITY: Final = b"identity"
+CHUNKED: Final = b"chunked"
+PLAIN: Final = "send the body as it is"
+#: Names of the one character set of JSON, and of the one that is a part of it.
+UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
 Event = dict[str, Any]
 
 
@@ -37,12 +44,15 @@ class Request(falcon.asgi.Request):
     async def json_body(self) -> bytes:
         """Return the body of a request that says it is JSON.
 
-        Raises HTTPUnsupportedMediaType, HTTPContentTooLarge, or HTTPBadRequest for a body cut off.
+        Raises HTTPUnsupportedMediaType, HTTPContentTooLarge, HTTPNotImplemented for a transfer coding, or
+        HTTPBadRequest for a body cut off.
         """
         if not self.is_json:
             raise falcon.HTTPUnsupportedMediaType(
                 description="send the job as JSON, with Content-Type: application/json"
             )
+        self._see_that_it_is_utf_8()
+        self._see_that_it_is_plain()
         body = bytearray()
         size = 0
         event = self._first or await self._next_event()
@@ -62,3 +72,28 @@ class Request(falcon.asgi.Request):
                 " an object store and its address into the payload"
             )
         return bytes(body)
+
+    def _see_that_it_is_plain(self) -> None:
+        """Gunicorn passes on what is compressed, in either way that HTTP has, as it is."""
+        headers = self._asgi_headers
+        coding = headers.get(b"content-encoding", IDENTITY)
+        if coding.lower() != IDENTITY:
+            raise falcon.HTTPUnsupportedMediaType(
+                description=f"Content-Encoding {coding.decode('latin-1')!r} is unknown here; {PLAIN}"
+            )
+        coding = headers.get(b"transfer-encoding", CHUNKED)
+        if coding.lower() != CHUNKED:
+            name = coding.decode("latin-1")
+            raise falcon.HTTPNotImplemented(
+                description=f"transfer coding {name!r} is unknown here; {PLAIN}, or chunked"
+            )
+
+    def _see_that_it_is_utf_8(self) -> None:
+        if self.content_type == falcon.MEDIA_JSON:
+            return
+        _, parameters = falcon.parse_header(self.content_type or "")
+        charset = parameters.get("charset", "utf-8")
+        if charset.lower() not in UTF_8:
+            raise falcon.HTTPUnsupportedMediaType(
+                description=f"charset {charset!r} is unknown here; JSON is UTF-8 (RFC 8259), so send that"
+            )

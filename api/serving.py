@@ -40,6 +40,7 @@ from api.children import Children
 from api.handover import HandOver
 from api.heartbeat import Heartbeat
 from api.master import IS_REPLACED, STOP_SIGNALS
+from api.protocol import Protocol, RequestIds
 from api.relay import Relay
 from api.server import Worker, url
 
@@ -147,9 +148,12 @@ class Serving:
 
     def _tune(self) -> None:
         loop: Any = self._worker.loop
-        # The loop's own backlog is 100, and it would replace the listener's: what comes beyond that in the
-        # pause of a reload is dropped by the kernel, and tried again by the client after 1, 3 or 7 seconds.
-        loop.create_server = functools.partial(loop.create_server, backlog=self._worker.cfg.backlog)
+        # Gunicorn gives it a protocol of its own. And the loop's own backlog is 100, and it would replace the
+        # listener's: what comes beyond that in the pause of a reload is dropped by the kernel, and tried
+        # again by the client after 1, 3 or 7 seconds.
+        connection = functools.partial(Protocol, self._worker, RequestIds())
+        listen = functools.partial(loop.create_server, connection, backlog=self._worker.cfg.backlog)
+        loop.create_server = lambda _, **options: listen(**options)
         # Requests leave no cycles behind. Without these two lines a sixth of the time under load goes into
         # looking for some, mostly among what was imported and never goes away.
         gc.freeze()

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
+
+from tests import contract
 
 T = TypeVar("T")
 Setting = str | float | Path
@@ -25,6 +27,8 @@ TOP = Path(__file__).parent.parent
 COMMAND = [str(Path(sys.executable).with_name("gunicorn")), "-c", "gunicorn.conf.py"]
 #: Seconds that what must happen may take on a busy machine.
 PATIENCE = 20.0
+#: Each answer that a client gets is held against the document of the API.
+CHECKED: Final = {"response": [contract.check_answer]}
 
 
 def eventually(condition: Callable[[], T | None], seconds: float = PATIENCE) -> T:
@@ -134,6 +138,7 @@ def _post(connection: HTTPConnection, body: str) -> str:
     response = connection.getresponse()
     answer = response.read()
     assert response.status == 201, answer
+    contract.check("POST", "/jobs", httpx.Response(201, headers=response.getheaders(), content=answer))
     return str(json.loads(answer)["id"])
 
 
@@ -151,7 +156,9 @@ def answer(connection: socket.socket) -> httpx.Response:
     """Read one response, with a body that the connection's end may not cut off."""
     with contextlib.closing(HTTPResponse(connection)) as response:
         response.begin()
-        return httpx.Response(response.status, headers=response.getheaders(), content=response.read())
+        read = httpx.Response(response.status, headers=response.getheaders(), content=response.read())
+    contract.check_form(read)
+    return read
 
 
 @contextlib.contextmanager
@@ -161,7 +168,7 @@ def starting(*options: str, **settings: Setting) -> Iterator[Service]:
     limits = httpx.Limits(max_keepalive_connections=0)
     with (
         tempfile.TemporaryDirectory() as folder,
-        httpx.Client(timeout=PATIENCE, limits=limits, trust_env=False) as client,
+        httpx.Client(timeout=PATIENCE, limits=limits, trust_env=False, event_hooks=CHECKED) as client,
         Path(folder, "log").open("wb") as log,
     ):
         variables = _environment(settings)

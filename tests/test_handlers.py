@@ -54,7 +54,7 @@ def test_a_payload_becomes_the_struct_or_dataclass_that_the_handler_asks_for() -
     [
         ({"to": 5}, r"Expected `str`, got `int` - at `\$.payload.to`"),
         ({"to": "you", "copies": "x"}, r"Expected `int`, got `str` - at `\$.payload.copies`"),
-        ({}, "Object missing required field `to`"),
+        ({}, "it lacks the field `to`"),
     ],
 )
 def test_a_payload_that_does_not_fit_is_refused_with_the_path_of_the_wrong_field(

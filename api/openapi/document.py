@@ -33,9 +33,11 @@ RETRY_AFTER: Final = Header("Retry-After", "Seconds after which to try again.", 
 #: What any request may be answered, for its address or its form alone.
 COMMON: Final = {
     HTTPStatus.BAD_REQUEST: "there is no query parameter `colour` here; there is none at all",
-    HTTPStatus.REQUEST_URI_TOO_LONG: "Request line is too large; it may have 4094 bytes",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Too many headers; there may be 100, of 8190 bytes each",
-    HTTPStatus.NOT_IMPLEMENTED: "transfer coding 'gzip' is not known; send the body as it is, or chunked",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "Request line is too large; with its method and address it may have 4094"
+    " bytes",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Too many headers; there may be 100 headers, of 8190 bytes"
+    " each",
+    HTTPStatus.NOT_IMPLEMENTED: "transfer coding 'br' is unknown here; send the body as it is, or chunked",
 }
 #: Statuses whose answers may say when to try again.
 RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
