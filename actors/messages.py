@@ -60,10 +60,8 @@ class Submit(Message, frozen=True, forbid_unknown_fields=True):
     ]
     #: Any JSON value; kept as a msgspec.Raw of its bytes, which a caller may also pass.
     payload: Any = Raw(b"{}")
-    max_retries: Annotated[
-        Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None,
-        Meta(description="How often a failed attempt is followed by another, if not as the handler says."),
-    ] = None
+    #: How often a failed attempt is followed by another; None leaves it to the handler and the settings.
+    max_retries: Annotated[int, Meta(ge=0, le=MOST_RETRIES)] | None = None
     delay: Annotated[
         float, Meta(ge=0, le=LONGEST_DELAY, description="Seconds before which the job is not run.")
     ] = 0.0

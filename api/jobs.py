@@ -1,6 +1,6 @@
 """The jobs over HTTP."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 import falcon
@@ -8,11 +8,11 @@ import falcon.asgi
 import msgspec
 import pykka
 from msgspec import Meta, Raw, field
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from actors import opaque
 from actors.lifecycle import Job, Status
-from actors.messages import Cancel, Get, ListJobs, Retry, Submit
+from actors.messages import MOST_RETRIES, Cancel, Get, ListJobs, Retry, Submit
 from actors.store import JobStore
 from actors.validation import Validation
 from api.asking import ask
@@ -20,14 +20,25 @@ from api.request import Request
 
 #: Of a job that was submitted without one.
 EMPTY: Final = Raw(b"{}")
+#: Where JSON is written without integers, 2.0 is one.
+WHOLE: Final = Meta(ge=0, le=MOST_RETRIES, multiple_of=1)
+RETRIES: Final = Meta(
+    description="How often a failed attempt is followed by another, if not as the handler says."
+)
 PAYLOAD: Final = Meta(description="Any JSON value, for the handler.", extra_json_schema={"default": {}})
 
 
 class Submission(Submit, frozen=True, forbid_unknown_fields=True):
     """A job to be stored."""
 
-    # It is parsed with the rest of the body, and kept as the bytes that came.
+    #: It is parsed with the rest of the body, and kept as the bytes that came.
     payload: Annotated[Raw, PAYLOAD] = field(default_factory=lambda: EMPTY)
+    max_retries: Annotated[Annotated[float, WHOLE] | None, RETRIES] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.max_retries is not None:
+            force_setattr(self, "max_retries", int(self.max_retries))
+        super().__post_init__()
 
     def _opaque(self) -> Raw:
         return opaque.parsed(self.payload)
@@ -53,7 +64,7 @@ class Jobs:
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """List jobs, with a Link to the next page if there is one (RFC 8288)."""
-        query = self._query(req.params)
+        query = self._query(req)
         one_more = replace(query, limit=query.limit + 1)
         jobs: list[Job] = await ask(self._store, one_more)
         page = jobs[: query.limit]
@@ -73,9 +84,9 @@ class Jobs:
         except RecursionError:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.TOO_DEEP}") from None
 
-    def _query(self, parameters: Any) -> ListJobs:
+    def _query(self, req: Request) -> ListJobs:
         try:
-            return msgspec.convert(parameters, ListJobs, strict=False)
+            return req.query(ListJobs)
         except msgspec.ValidationError as error:
             raise falcon.HTTPBadRequest(
                 description=f"{error}; a list takes `limit` (1 to 1000), `after` (a job id),"

@@ -1,10 +1,11 @@
 """The request with its body, read whole within a limit."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import falcon
 import falcon.asgi
+import msgspec
 
 #: Bytes that a body may have.
 BODY_LIMIT: Final = 1024 * 1024
@@ -20,6 +21,8 @@ PLAIN: Final = "send the body as it is"
 UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 Event = dict[str, Any]
+
+Query = TypeVar("Query", bound=msgspec.Struct)
 
 
 class Request(falcon.asgi.Request):
@@ -40,6 +43,14 @@ class Request(falcon.asgi.Request):
     def is_json(self) -> bool:
         """Whether the request says that its body is JSON."""
         return (self.content_type or "").split(";")[0].strip().lower() == falcon.MEDIA_JSON
+
+    def query(self, kind: type[Query]) -> Query:
+        """Return the query as such a struct. Raises msgspec.ValidationError."""
+        found = msgspec.convert(self.params, kind, strict=False)
+        for name, value in self.params.items():
+            if getattr(found, name) is None:  # Msgspec takes the word "null" for that.
+                raise msgspec.ValidationError(f"Invalid value {value!r} - at `$.{name}`")
+        return found
 
     async def json_body(self) -> bytes:
         """Return the body of a request that says it is JSON.

@@ -167,6 +167,19 @@ def test_a_type_that_can_be_seen_is_taken(service: Service, job_type: str) -> No
     assert (response.status_code, response.json()["type"]) == (201, job_type)
 
 
+@pytest.mark.parametrize(("given", "taken"), [(b"2", 2), (b"2.0", 2), (b"1e3", 1000), (b"null", 0)])
+def test_a_whole_number_of_retries_may_be_written_as_json_likes(
+    service: Service, given: bytes, taken: int
+) -> None:
+    response = post(service, b'{"type":"a","max_retries":%s}' % given)
+    assert b'"max_retries":%d}' % taken in response.content
+
+
+@pytest.mark.parametrize("given", [b"1.5", b"-1", b"1001", b"true", b'"1"', b"1e400"])
+def test_any_other_number_of_retries_is_refused(service: Service, given: bytes) -> None:
+    assert_problem(post(service, b'{"type":"a","max_retries":%s}' % given), 400)
+
+
 @pytest.mark.parametrize("charset", ["latin-1", "utf-16", '"iso-8859-1"', ""])
 def test_a_charset_other_than_utf_8_is_named(service: Service, charset: str) -> None:
     response = post(service, Content_Type=f"application/json; charset={charset}")
