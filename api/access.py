@@ -50,6 +50,11 @@ class Access:
         is_local = host is not None and is_loopback(host)
         return cls(settings.token, LOOPBACK.union(settings.hosts()) if is_local else None)
 
+    @property
+    def wants_token(self) -> bool:
+        """Whether requests need one."""
+        return self._token is not None
+
     async def process_request(self, req: Request, _resp: falcon.asgi.Response) -> None:
         """Raise what the request is refused with."""
         if self._hosts is not None:

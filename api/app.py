@@ -18,13 +18,16 @@ App = falcon.asgi.App[Request, falcon.asgi.Response]
 
 def create_app(system: System, access: Access | None = None) -> App:
     """Return the ASGI app in front of these actors; without an `access` everybody is let in."""
-    middleware = [access or Access(), Farewell(system), Addresses(OPERATIONS)]
-    app: App = falcon.asgi.App(request_type=Request, middleware=middleware)
+    access = access or Access()
+    app: App = falcon.asgi.App(
+        request_type=Request, middleware=[access, Farewell(system), Addresses(OPERATIONS)]
+    )
     problems.install(app)
     app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
     app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))
-    app.add_route("/openapi.json", Fixed(document(OPERATIONS, system.handlers)))
+    described = document(OPERATIONS, system.handlers, is_guarded=access.wants_token)
+    app.add_route("/openapi.json", Fixed(described))
     app.add_route("/", Fixed(index(OPERATIONS)))
     return app

@@ -54,14 +54,14 @@ def look(*options: str, **settings: str) -> str:
     """Have it look at a service; return what it says at its end. Raises Found, with all that it said."""
     with (
         running(GOFER_SIMULATED_SECONDS=0, **ROOMY, **settings) as service,
-        tempfile.TemporaryDirectory() as here,
+        tempfile.TemporaryDirectory() as folder,
     ):
-        command = [COMMAND, "run", f"{service.url}/openapi.json", "--checks", "all", "--no-color"]
-        command += ["--baseline", EXPECTED, "--continue-on-failure", *options]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        command = [str(COMMAND), "run", f"{service.url}/openapi.json", "--checks", "all", "--no-color"]
+        command += ["--baseline", str(EXPECTED), "--continue-on-failure", *options]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode or '"level": "error"' in service.log:
             raise Found(f"{done.stdout}\n{done.stderr}\n{service.log}")
-        return done.stdout
+    return done.stdout
 
 
 def main() -> None:

@@ -170,3 +170,12 @@ def test_the_description_and_the_index_are_served(system: System, path: str) -> 
     shown = client.simulate_get(path)
     assert shown.status_code == 200
     assert "/jobs/{job_id}" in (shown.json["paths"] if path != "/" else shown.json)
+
+
+def test_where_a_token_is_wanted_the_document_says_so() -> None:
+    found: dict[str, Any] = json.loads(document(OPERATIONS, simulated(0), is_guarded=True))
+    openapi_spec_validator.validate(found)
+    assert found["security"] == [{"bearer": []}, {"basic": []}]
+    assert "401" in found["paths"]["/jobs"]["get"]["responses"]
+    assert found["paths"]["/health"]["get"]["security"] == []
+    assert "401" not in found["paths"]["/health"]["get"]["responses"]

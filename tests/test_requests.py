@@ -29,14 +29,14 @@ ALLOWED = {
 #: What the parser refuses by itself, and what its answer has to name.
 REFUSED = {
     "not HTTP": (b"rubbish\r\n\r\n", 400, "Invalid request line"),
-    "a method in small letters": (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "get"),
-    "another version": (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 400, "HTTP/3.0"),
-    "a header without a colon": (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", 400, "colon"),
+    "a method in small letters": (b"get / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "get"),
+    "another version": (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 400, "HTTP/3.0"),
+    "a header without a colon": (b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n", 400, "colon"),
     "two lengths": (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "Content-Length"),
     "a chunk without a size": (POST + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400, "chunk size"),
-    "a long address": (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 9000), 414, "4094"),
-    "a long header": (b"GET / HTTP/1.1\r\nHost: x\r\nA: %s\r\n\r\n" % (b"x" * 9000), 431, "8190"),
-    "many headers": (b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % (b"A: x\r\n" * 200), 431, "100"),
+    "a long address": (b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 9000), 414, "4094"),
+    "a long header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: %s\r\n\r\n" % (b"x" * 9000), 431, "8190"),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (b"A: x\r\n" * 200), 431, "100"),
     "an unknown coding": (POST + b"Transfer-Encoding: br, chunked\r\n\r\n", 501, "br"),
 }
 
@@ -90,7 +90,7 @@ def test_options_says_which_methods_there_are_and_has_no_body(
 def test_any_other_method_is_refused_with_the_same_list(
     service: Service, path: str, allowed: str, method: str
 ) -> None:
-    response = exchange(service, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    response = exchange(service, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert_problem(response, 405)
     assert response.headers["allow"] == allowed
 
@@ -235,9 +235,9 @@ def test_what_the_parser_refuses_is_a_problem_too(service: Service, request_: tu
 
 
 ANSWERS = {
-    "a page": b"GET /jobs HTTP/1.1\r\nHost: x\r\n\r\n",
-    "nothing there": b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
-    "options": b"OPTIONS /jobs HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a page": b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "nothing there": b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "options": b"OPTIONS /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no HTTP": b"rubbish\r\n\r\n",
     "a job": POST + b"Content-Length: %d\r\n\r\n%s" % (len(JOB), JOB),
 }

@@ -1,9 +1,10 @@
 """The OpenAPI 3.1 document, made once at startup from the table of operations and the types in it.
 
-HEAD is added wherever GET is, and OPTIONS everywhere; and to each operation what any request may be answered.
+HEAD is added wherever GET is, and OPTIONS everywhere; and to each operation what any request may be refused
+with.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,9 +12,11 @@ import falcon
 import msgspec
 
 from actors.handlers import Handlers
+from api.access import OPEN_TO_ALL
 from api.jobs import Submission
 from api.openapi.operation import Answer, Body, Header, Operation
 from api.openapi.payloads import Payloads
+from api.openapi.refusals import EVERY, refusals
 from api.openapi.schemas import PLACE, Schemas, of_query
 from api.problems import MEDIA_PROBLEM, Problem, problem
 
@@ -29,44 +32,111 @@ TAKEN: Final = Header(
 MADE: Final = Header("X-Request-Id", "Names the request in the service's log.", is_required=True)
 KEPT: Final = Header("Cache-Control", "Whether an answer may be kept.", is_required=True)
 ALLOW: Final = Header("Allow", "The methods that this path has.", is_required=True)
-RETRY_AFTER: Final = Header("Retry-After", "Seconds after which to try again.", int)
-#: What any request may be answered, for its address or its form alone.
-COMMON: Final = {
-    HTTPStatus.BAD_REQUEST: "there is no query parameter `colour` here; there is none at all",
-    HTTPStatus.REQUEST_URI_TOO_LONG: "Request line is too large; with its method and address it may have 4094"
-    " bytes",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Too many headers; there may be 100 headers, of 8190 bytes"
-    " each",
-    HTTPStatus.NOT_IMPLEMENTED: "transfer coding 'br' is unknown here; send the body as it is, or chunked",
+#: Headers of errors.
+OF_ERRORS: Final = {
+    HTTPStatus.UNAUTHORIZED: (Header("WWW-Authenticate", "How to send the token.", is_required=True),),
+    **dict.fromkeys(
+        (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+        (Header("Retry-After", "Seconds after which to try again.", int),),
+    ),
 }
-#: Statuses whose answers may say when to try again.
-RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+INFO: Final = {
+    "title": "Gofer",
+    "version": VERSION,
+    "description": "Background jobs: POST one, get its id back immediately, watch it run.",
+}
+SCHEMES: Final = {name: {"type": "http", "scheme": name} for name in ("bearer", "basic")}
 
 
-def document(operations: Sequence[Operation], handlers: Handlers) -> bytes:
-    """Return the document of a service with these handlers, as JSON."""
-    schemas = Schemas(dict.fromkeys(_types(operations)))
-    payloads = Payloads(handlers, schemas.whole(Submission), schemas.components)
-    components = schemas.components | payloads.components
-    components[schemas.of(Submission)["$ref"].removeprefix(PLACE)] = payloads.submission
-    return msgspec.json.encode(
-        {
+def document(operations: Sequence[Operation], handlers: Handlers, *, is_guarded: bool = False) -> bytes:
+    """Return the document of a service with these handlers, as JSON; if it `is_guarded`, by a token."""
+    return msgspec.json.encode(Document(operations, handlers, is_guarded=is_guarded).whole())
+
+
+class Document:
+    """The document while it is made."""
+
+    def __init__(self, operations: Sequence[Operation], handlers: Handlers, *, is_guarded: bool) -> None:
+        self._operations = operations
+        self._is_guarded = is_guarded
+        self._schemas = Schemas(dict.fromkeys(_types(operations)))
+        self._payloads = Payloads(handlers, self._schemas.whole(Submission), self._schemas.components)
+
+    def whole(self) -> Node:
+        """Return all of it."""
+        schemas = self._schemas.components | self._payloads.components
+        schemas[self._schemas.of(Submission)["$ref"].removeprefix(PLACE)] = self._payloads.submission
+        responses = {str(int(status)): _problem(status, detail) for status, detail in EVERY.items()}
+        return {
             "openapi": "3.1.0",
-            "info": {
-                "title": "Gofer",
-                "version": VERSION,
-                "description": "Background jobs: POST one, get its id back immediately, watch it run.",
-            },
+            "info": INFO,
             "servers": [{"url": "/"}],
-            "paths": _paths(operations, schemas, payloads),
-            "components": {
-                "schemas": components,
-                "responses": {
-                    str(int(status)): _problem(status, detail) for status, detail in COMMON.items()
-                },
-            },
+            "security": [{name: []} for name in SCHEMES] if self._is_guarded else [],
+            "paths": self._paths(),
+            "components": {"schemas": schemas, "responses": responses, "securitySchemes": SCHEMES},
         }
-    )
+
+    def _paths(self) -> Node:
+        paths: Node = {}
+        for operation in self._operations:
+            path = paths.setdefault(operation.path, {"parameters": _of_path(operation.path)})
+            path[operation.method.lower()] = node = self._operation(operation)
+            if operation.method == "GET":
+                path["head"] = _head(node)
+        for address, path in paths.items():
+            path["options"] = self._options(address)
+            if address == OPEN_TO_ALL:
+                for method in path.keys() - {"parameters"}:
+                    path[method]["security"] = []
+        return paths
+
+    def _operation(self, operation: Operation) -> Node:
+        responses = self._refusals(operation.method, operation.path)
+        responses |= {str(int(status)): self._answer(one) for status, one in operation.answers.items()}
+        responses |= {str(int(status)): _problem(status, one) for status, one in operation.errors.items()}
+        node: Node = {
+            "operationId": operation.name,
+            "summary": operation.summary,
+            "parameters": [*_of_query(operation), *map(_in_request, operation.headers)],
+            "responses": dict(sorted(responses.items())),
+        }
+        if operation.description:
+            node["description"] = operation.description
+        if operation.body is not None:
+            node["requestBody"] = self._body(operation.body)
+        return node
+
+    def _options(self, path: str) -> Node:
+        name = "".join(part.strip("{}").title() for part in path.replace(".", "/").split("/"))
+        return {
+            "operationId": f"options{name or 'Index'}",
+            "summary": "Say which methods there are",
+            "responses": {"204": _response("There is no content.", (ALLOW,))}
+            | self._refusals("OPTIONS", path),
+        }
+
+    def _refusals(self, method: str, path: str) -> Node:
+        found = refusals(method, path, is_guarded=self._is_guarded)
+        return {str(int(status)): {"$ref": f"#/components/responses/{int(status)}"} for status in found}
+
+    def _body(self, body: Body) -> Node:
+        examples = body.examples if self._payloads.examples is None else self._payloads.examples
+        content: Node = {"schema": self._schemas.of(body.type)}
+        if examples:
+            content["examples"] = {name: {"value": value} for name, value in examples.items()}
+        return {"required": True, "content": {falcon.MEDIA_JSON: content}}
+
+    def _answer(self, answer: Answer) -> Node:
+        node = _response(answer.description, answer.headers)
+        if answer.type is not None:
+            content = {"schema": self._schemas.of(answer.type), "example": _plain(answer.example)}
+            node["content"] = {falcon.MEDIA_JSON: content}
+        if answer.links:
+            node["links"] = {
+                name: {"operationId": name, "parameters": {"job_id": value}}
+                for name, value in answer.links.items()
+            }
+        return node
 
 
 def _types(operations: Sequence[Operation]) -> Iterator[Any]:
@@ -78,41 +148,10 @@ def _types(operations: Sequence[Operation]) -> Iterator[Any]:
         yield from (answer.type for answer in operation.answers.values() if answer.type is not None)
 
 
-def _paths(operations: Sequence[Operation], schemas: Schemas, payloads: Payloads) -> Node:
-    paths: Node = {}
-    for operation in operations:
-        path = paths.setdefault(operation.path, {"parameters": _of_path(operation.path)})
-        path[operation.method.lower()] = node = _operation(operation, schemas, payloads)
-        if operation.method == "GET":
-            path["head"] = _head(node)
-    for address, path in paths.items():
-        path["options"] = _options(address)
-    return paths
-
-
 def _of_path(path: str) -> list[Node]:
     names = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
     job = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return [{"name": name, **job} for name in names] + [_in_request(TAKEN)]
-
-
-def _operation(operation: Operation, schemas: Schemas, payloads: Payloads) -> Node:
-    answers = {status: _answer(answer, schemas) for status, answer in operation.answers.items()}
-    refusals = {status: _problem(status, detail) for status, detail in operation.errors.items()}
-    common = {status: {"$ref": f"#/components/responses/{int(status)}"} for status in COMMON}
-    node: Node = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "parameters": [*_of_query(operation), *map(_in_request, operation.headers)],
-        "responses": {
-            str(int(status)): node for status, node in sorted((common | answers | refusals).items())
-        },
-    }
-    if operation.description:
-        node["description"] = operation.description
-    if operation.body is not None:
-        node["requestBody"] = _body(operation.body, schemas, payloads)
-    return node
 
 
 def _of_query(operation: Operation) -> Iterator[Node]:
@@ -123,72 +162,37 @@ def _of_query(operation: Operation) -> Iterator[Node]:
 
 
 def _in_request(header: Header) -> Node:
-    return {"name": header.name, "in": "header", **_header(header), "required": header.is_required}
+    return {"name": header.name, "in": "header", **_header(header)}
 
 
 def _header(header: Header) -> Node:
-    return {"description": header.description, "schema": msgspec.json.schema(header.type)}
-
-
-def _body(body: Body, schemas: Schemas, payloads: Payloads) -> Node:
-    examples = body.examples if payloads.examples is None else payloads.examples
-    content: Node = {"schema": schemas.of(body.type)}
-    if examples:
-        content["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {"required": True, "content": {falcon.MEDIA_JSON: content}}
-
-
-def _answer(answer: Answer, schemas: Schemas) -> Node:
-    node = _response(answer.description, answer.headers)
-    if answer.type is not None:
-        content = {
-            "schema": schemas.of(answer.type),
-            "example": msgspec.json.decode(msgspec.json.encode(answer.example)),
-        }
-        node["content"] = {falcon.MEDIA_JSON: content}
-    if answer.links:
-        node["links"] = {
-            name: {"operationId": name, "parameters": {"job_id": value}}
-            for name, value in answer.links.items()
-        }
-    return node
+    schema = msgspec.json.schema(header.type)
+    return {"description": header.description, "schema": schema, "required": header.is_required}
 
 
 def _problem(status: HTTPStatus, detail: str) -> Node:
     """Return an error: its example is rendered as errors are."""
-    example = msgspec.json.decode(msgspec.json.encode(problem(status, detail)))
-    content = {"schema": {"$ref": f"{PLACE}{Problem.__name__}"}, "example": example}
-    headers = (RETRY_AFTER,) if status in RETRIED else ()
-    return _response(status.phrase, headers) | {"content": {MEDIA_PROBLEM: content}}
+    content = {"schema": {"$ref": f"{PLACE}{Problem.__name__}"}, "example": _plain(problem(status, detail))}
+    return _response(status.phrase, OF_ERRORS.get(status, ())) | {"content": {MEDIA_PROBLEM: content}}
 
 
 def _response(description: str, headers: Sequence[Header]) -> Node:
-    return {
-        "description": description,
-        "headers": {
-            header.name: _header(header) | {"required": header.is_required}
-            for header in (*headers, MADE, KEPT)
-        },
-    }
+    named = {header.name: _header(header) for header in (*headers, MADE, KEPT)}
+    return {"description": description, "headers": named}
 
 
-def _head(get: Mapping[str, Any]) -> Node:
+def _head(get: Node) -> Node:
     """Return what HEAD does: the same, without any content."""
     responses = {
         status: {"description": answer["description"], "headers": answer["headers"]}
         if "description" in answer
-        else _response(HTTPStatus(int(status)).phrase, ())
+        else _response(HTTPStatus(int(status)).phrase, OF_ERRORS.get(HTTPStatus(int(status)), ()))
         for status, answer in get["responses"].items()
     }
     name, summary = f"{get['operationId']}Head", f"{get['summary']}: the headers alone"
     return {**get, "operationId": name, "summary": summary, "responses": responses}
 
 
-def _options(path: str) -> Node:
-    name = "".join(part.strip("{}").title() for part in path.replace(".", "/").split("/"))
-    common = {str(int(status)): {"$ref": f"#/components/responses/{int(status)}"} for status in COMMON}
-    return {
-        "operationId": f"options{name or 'Index'}",
-        "summary": "Say which methods there are",
-        "responses": {"204": _response("There is no content.", (ALLOW,))} | common,
-    }
+def _plain(example: Any) -> Any:
+    """Return what a client has of it: no struct, and no field that is left out."""
+    return msgspec.json.decode(msgspec.json.encode(example))
