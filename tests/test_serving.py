@@ -477,10 +477,10 @@ def test_after_a_sleep_the_master_gives_a_worker_time_before_it_ends_the_silent_
 def test_a_worker_that_has_begun_answers_with_its_actors(process: Process) -> None:
     process.begin()
     client = falcon.testing.TestClient(process.worker.asgi)
-    assert client.simulate_get("/health").json == {"status": "ok"}
-    assert [job["id"] for job in client.simulate_get("/jobs").json] == []
+    assert client.simulate_get("/health", host="localhost").json == {"status": "ok"}
+    assert [job["id"] for job in client.simulate_get("/jobs", host="localhost").json] == []
     job_id = process.submit()
-    assert [job["id"] for job in client.simulate_get("/jobs").json] == [job_id]
+    assert [job["id"] for job in client.simulate_get("/jobs", host="localhost").json] == [job_id]
     assert process.worker.lines == []
 
 
@@ -778,9 +778,9 @@ def test_the_signal_to_reopen_log_files_is_gunicorns_until_the_stop_and_nobodys_
 def test_after_the_stop_signal_each_answer_is_its_connections_last(process: Process) -> None:
     process.begin()
     client = falcon.testing.TestClient(process.worker.asgi)
-    assert "Connection" not in client.simulate_get("/jobs").headers
+    assert "Connection" not in client.simulate_get("/jobs", host="localhost").headers
     process.stop()
-    assert client.simulate_get("/jobs").headers["Connection"] == "close"
+    assert client.simulate_get("/jobs", host="localhost").headers["Connection"] == "close"
 
 
 # A hand-over.

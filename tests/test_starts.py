@@ -256,7 +256,7 @@ def test_a_port_in_use_is_said_once_and_soon() -> None:
     ("host", "reason"), [("192.0.2.1", "Cannot assign"), ("no.such.invalid", ""), ("2001:db8::1", "")]
 )
 def test_an_address_that_is_not_this_machines_is_refused(host: str, reason: str) -> None:
-    ended = launched(*COMMAND, HOST=host)
+    ended = launched(*COMMAND, HOST=host, GOFER_OPEN=1)
     assert ended.returncode == 1
     (line,) = complaints(ended)
     assert line.startswith(f"gofer: cannot listen on {host}, port 0: {reason}")
