@@ -114,7 +114,7 @@ class Retry(Message, frozen=True):
 
 
 class Await(Message, frozen=True):
-    """Answered with the Job once it is finished, or as it then is when the service stops.
+    """Answered with the Job once it is finished, or as it then is when the service stops or hands over.
 
     Raises JobNotFound.
     """
@@ -209,6 +209,9 @@ class RecoverCrashed(Message, frozen=True):
 class Drain(Message, frozen=True):
     """Act on a drain that has begun: take back what lies in the channel, and answer every Await."""
 
+    #: Not at the beginning of a hand-over: the running jobs may still finish here.
+    answers_awaits: bool = True
+
 
 # To the JobStore, from itself.
 
@@ -219,6 +222,10 @@ class DeleteExpired(Message, frozen=True):
 
 class Resume(Message, frozen=True):
     """Try again what could not be stored."""
+
+
+class SweepAwaits(Message, frozen=True):
+    """Forget each Await whose asker has given up."""
 
 
 class Due(Message, frozen=True, gc=False):
