@@ -32,6 +32,7 @@ from actors.messages import (
     Cancelled,
     Complete,
     CutOff,
+    Drain,
     Fail,
     Get,
     ListJobs,
@@ -215,6 +216,28 @@ def test_a_drain_refuses_submits_and_claims_and_answers_who_waits() -> None:
     assert store.claim(job_id) is None
     with pytest.raises(Draining, match="stopping"):
         store.ask(EMAIL)
+
+
+def test_an_await_that_comes_during_a_stop_is_answered_at_once() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.drain()
+    assert store.ask(Await(job_id)).status == "pending"
+
+
+def test_a_hand_over_leaves_who_waits_waiting_until_no_job_can_finish_here() -> None:
+    store = Store()
+    running, pending = (store.ask(EMAIL).id for _ in range(2))
+    store.claim(running)
+    early = store.send(Await(running))
+    store.drain(admits=True)
+    late = store.send(Await(pending))
+    assert not is_answered(early)
+    store.ask(Complete(running, 1, None))
+    assert early.get(timeout=0).status == "completed"
+    assert not is_answered(late)
+    store.send(Drain())
+    assert late.get(timeout=0).status == "pending"
 
 
 def test_nothing_is_answered_or_delivered_before_the_commit() -> None:
