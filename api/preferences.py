@@ -7,7 +7,7 @@ preference that is named more than once the first counts.
 import re
 from typing import Final
 
-from api.request import Request
+import falcon.asgi
 
 #: Seconds that a request waits at most, whatever is preferred.
 LONGEST_WAIT: Final = 60
@@ -17,7 +17,7 @@ PREFERENCE: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|\\?$))+')
 SECONDS: Final = re.compile(r'("?)([0-9]+)\1')
 
 
-def wait(req: Request) -> int | None:
+def wait(req: falcon.asgi.Request) -> int | None:
     """Return for how many seconds the client prefers to wait; None if it does not say."""
     header = req.get_header("Prefer")
     if header is None:

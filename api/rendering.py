@@ -15,7 +15,6 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from actors.lifecycle import Job
-from api.request import Request
 
 #: Bytes of a tag: enough that no two states of one job share it.
 TAG_SIZE: Final = 8
@@ -29,7 +28,7 @@ class Rendering:
         self._tag = ""
         self._body: bytes | None = None
 
-    def show(self, job: Job, req: Request, resp: falcon.asgi.Response) -> None:
+    def show(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer with the job; with 304 if the client has it as it is."""
         if job is not self._job:
             self._job, self._tag, self._body = job, tag(job), None
