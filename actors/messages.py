@@ -76,6 +76,8 @@ class Get(Message, frozen=True):
     """Answered with the Job, payload and result included. Raises JobNotFound."""
 
     id: str
+    #: Without it those two, which may be large, are not read for this.
+    is_whole: bool = True
 
 
 class ListJobs(Message, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actors import opaque
 from actors.lifecycle import Job, Status
-from actors.messages import Cancel, ListJobs, Retry, Submit
+from actors.messages import Cancel, Get, ListJobs, Retry, Submit
 from actors.store import JobStore
 from actors.validation import Validation
 from api import preferences
@@ -100,6 +100,10 @@ class OneJob:
     async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Show a job with its payload and result; if preferred, once it is finished."""
         seconds = preferences.wait(req)
+        if seconds is None and req.if_none_match:
+            summary: Job = await ask(self._store, Get(job_id, is_whole=False))
+            if self._rendering.is_known(summary, req, resp):
+                return
         job = await finished(self._store, job_id, seconds or 0)
         if seconds is not None:
             resp.set_header("Preference-Applied", preferences.applied(seconds))

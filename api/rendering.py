@@ -30,17 +30,23 @@ class Rendering:
 
     def show(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer with the job; with 304 if the client has it as it is."""
-        if job is not self._job:
-            self._job, self._tag, self._body = job, tag(job), None
-        resp.set_header("ETag", f'W/"{self._tag}"')
-        resp.set_header("Cache-Control", "no-cache")  # It may be kept, but is to be asked for each time.
-        known = req.if_none_match
-        if known and (self._tag in known or "*" in known):
-            resp.status = falcon.HTTP_304
+        if self.is_known(job, req, resp):
             return
         if self._body is None:
             self._body = msgspec.json.encode(job)
         resp.data = self._body
+
+    def is_known(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> bool:
+        """Tell whether the client has the job as it is, and then answer so; the job may be a summary."""
+        if job is not self._job:
+            self._job, self._tag, self._body = job, tag(job), None
+        resp.set_header("ETag", f'W/"{self._tag}"')
+        resp.set_header("Cache-Control", "no-cache")  # It may be kept, but is to be asked for each time.
+        known = req.if_none_match or ()
+        is_known = self._tag in known or "*" in known
+        if is_known:
+            resp.status = falcon.HTTP_304
+        return is_known
 
 
 def tag(job: Job) -> str:

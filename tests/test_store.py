@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec import UNSET
 
 from actors.errors import (
     CapacityReached,
@@ -194,6 +195,22 @@ def test_progress_is_shown_while_the_job_runs_and_gone_when_it_is_finished() -> 
     store.ask(Complete(job_id, 1, None))
     store.ask(Progress(job_id, 0.9))
     assert store.ask(Get(job_id)).progress is None
+
+
+def test_a_job_can_be_got_without_reading_its_payload_and_result() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.claim(job_id)
+    store.ask(Progress(job_id, 0.5))
+    running = store.ask(Get(job_id, is_whole=False))
+    assert (running.status, running.progress, running.raw_payload) == ("processing", 0.5, UNSET)
+    store.ask(Complete(job_id, 1, 42))
+    done = store.ask(Get(job_id, is_whole=False))
+    assert (done.status, done.raw_result) == ("completed", UNSET)
+    assert store.ask(Get(job_id)).result == 42
+    for unknown in ("0" * 16, "nonsense"):
+        with pytest.raises(JobNotFound, match=f"there is no job {unknown}"):
+            store.ask(Get(unknown, is_whole=False))
 
 
 def test_an_await_is_answered_when_the_job_is_finished() -> None:
