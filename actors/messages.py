@@ -211,7 +211,7 @@ class RecoverCrashed(Message, frozen=True):
 class Drain(Message, frozen=True):
     """Act on a drain that has begun: take back what lies in the channel, and answer every Await."""
 
-    #: Not at the beginning of a hand-over: the running jobs may still finish here.
+    #: And each that comes later; not at the beginning of a hand-over, as running jobs may still finish here.
     answers_awaits: bool = True
 
 

@@ -255,6 +255,7 @@ def test_a_hand_over_leaves_who_waits_waiting_until_no_job_can_finish_here() -> 
     assert not is_answered(late)
     store.send(Drain())
     assert late.get(timeout=0).status == "pending"
+    assert store.ask(Await(pending)).status == "pending"
 
 
 def test_nothing_is_answered_or_delivered_before_the_commit() -> None:

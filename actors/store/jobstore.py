@@ -149,7 +149,7 @@ class JobStore(Actor):
         message = entry.message
         if isinstance(message, Await):
             job = self._ledger.get(message.id)
-            if job.status not in FINISHED and self._ledger.admits:
+            if job.status not in FINISHED and not self._awaits.is_closed:
                 self._awaits.add(entry)  # Without the job, which may be large.
                 return False
             entry.answer = job
@@ -184,7 +184,7 @@ class JobStore(Actor):
             self._is_reminded = False
             self._reserves = True
         is_end = isinstance(message, Drain) and message.answers_awaits
-        waiting = self._awaits.take_all() if is_end else []
+        waiting = self._awaits.close() if is_end else []
         for entry in waiting:
             entry.message = Get(entry.message.id)
         for entry in self._kept.take_all() + waiting:

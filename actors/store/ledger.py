@@ -107,11 +107,6 @@ class Ledger:
         """Whether jobs are no longer handed out."""
         return self._interrupts.is_draining
 
-    @property
-    def admits(self) -> bool:
-        """Whether jobs are taken, if only for a next process."""
-        return self._interrupts.admits
-
     def handle(self, message: Any) -> Any:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:

@@ -24,6 +24,8 @@ class Awaits:
         self._entries: dict[str, list[Entry]] = {}
         self._remind = remind
         self._is_reminded = False
+        #: Whether none is to be kept any longer, as no job will finish here, or the service stops.
+        self.is_closed = False
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entries
@@ -46,6 +48,11 @@ class Awaits:
         """Return all, and forget them."""
         taken, self._entries = self._entries, {}
         return [entry for entries in taken.values() for entry in entries]
+
+    def close(self) -> list[Entry]:
+        """Return all, and forget them; what comes from now on is to be answered immediately."""
+        self.is_closed = True
+        return self.take_all()
 
     def sweep(self) -> None:
         """Forget those whose askers have given up; if any are left, this is to be done again."""
