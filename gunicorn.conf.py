@@ -32,6 +32,8 @@ wsgi_app = "api.app:create_app"
 asgi_lifespan = "off"
 # One socket path per user: a second gunicorn would take over the first one's.
 control_socket_disable = True
+# What a client asked for that has left is given up immediately: thousands may have waited for a job.
+asgi_disconnect_grace_period = 0
 #: Seconds from the stop signal until gunicorn's master kills the worker.
 graceful_timeout = settings.grace + checks.RESERVE
 

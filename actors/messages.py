@@ -95,6 +95,8 @@ class Get(Message, frozen=True):
     """Answered with the Job, payload and result included. Raises JobNotFound."""
 
     id: str
+    #: Without it those two, which may be large, are not read for this.
+    is_whole: bool = True
 
 
 class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
@@ -135,7 +137,7 @@ class Retry(Message, frozen=True):
 
 
 class Await(Message, frozen=True):
-    """Answered with the Job once it is finished, or as it then is when the service stops.
+    """Answered with the Job once it is finished, or as it then is when the service stops or hands over.
 
     Raises JobNotFound.
     """
@@ -230,6 +232,9 @@ class RecoverCrashed(Message, frozen=True):
 class Drain(Message, frozen=True):
     """Act on a drain that has begun: take back what lies in the channel, and answer every Await."""
 
+    #: And each that comes later; not at the beginning of a hand-over, as running jobs may still finish here.
+    answers_awaits: bool = True
+
 
 # To the JobStore, from itself.
 
@@ -240,6 +245,10 @@ class DeleteExpired(Message, frozen=True):
 
 class Resume(Message, frozen=True):
     """Try again what could not be stored."""
+
+
+class SweepAwaits(Message, frozen=True):
+    """Forget each Await whose asker has given up."""
 
 
 class Due(Message, frozen=True, gc=False):

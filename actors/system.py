@@ -120,7 +120,7 @@ class System:
         if self._pool is not None:
             self._pool.close()
         if self.store.is_alive():
-            self.store.tell(Drain())
+            self.store.tell(Drain(answers_awaits=not admits))
 
     def stop(self, grace: float | None = None) -> None:
         """Drain, then stop the Workers, then the JobStore; return when every thread has ended.

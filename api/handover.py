@@ -4,8 +4,10 @@ The other one has loaded its handlers, has said so, and waits for the lock of th
 
 1. No further job starts, but all requests are answered, and submits stored: the next process will run them.
    So it goes on until the running jobs have ended, or their grace has. Each answer is its connection's last.
+   Clients that wait for a job go on waiting: if it runs, it finishes here.
 2. From here it takes a moment. Connections wait in the listening socket's queue, requests on older ones in
-   `relay.py`; the actors stop, with them the lock is let go of, and the next process opens the database.
+   `relay.py`; clients that wait for a job get it as it is, and may wait for it again there; the actors stop,
+   with them the lock is let go of, and the next process opens the database.
 3. When that one answers, this process ends with its last connection, but soon. A client that was accepted in
    the last moment, and is slow to send its request, still has it passed on.
 
@@ -20,6 +22,7 @@ import os
 from typing import Final
 
 from actors import System
+from actors.messages import Drain
 from api import leaving
 from api.relay import Relay
 from api.server import Worker
@@ -58,6 +61,7 @@ class HandOver:
         all_have_ended = await asyncio.to_thread(self._system.stop_workers)
         self.is_reversible = False
         leaving.accept_no_more(self._worker)
+        self._system.store.tell(Drain())  # No job will finish here any longer, so no client waits for one.
         try:
             if not all_have_ended:
                 await self._last_requests()

@@ -15,7 +15,10 @@ from actors.lifecycle import Job, Status
 from actors.messages import MOST_RETRIES, Cancel, Get, ListJobs, Retry, Submit
 from actors.store import JobStore
 from actors.validation import Validation
-from api.asking import ask
+from api import preferences
+from api.asking import ask, finished
+from api.problems import ANSWERS
+from api.rendering import Rendering
 from api.request import Request
 
 #: Of a job that was submitted without one.
@@ -58,6 +61,10 @@ class Jobs:
         submission = self._submission(await req.json_body())
         await self._validation.check_aside(submission)
         job: Job = await ask(self._store, submission)
+        if (seconds := preferences.wait(req)) is not None:
+            del submission  # Or its payload would be kept meanwhile.
+            job = await self._awaited(job, seconds)
+            resp.set_header("Preference-Applied", preferences.applied(seconds))
         resp.status = falcon.HTTP_201
         resp.location = f"/jobs/{job.id}"
         resp.data = self._encoder.encode(job)
@@ -73,6 +80,13 @@ class Jobs:
         resp.data = self._encoder.encode(page)
 
     on_head = on_get
+
+    async def _awaited(self, job: Job, seconds: int) -> Job:
+        """Return the job once it is finished; as far as it is known if that fails, because it is stored."""
+        try:
+            return await finished(self._store, job.id, seconds)
+        except tuple(ANSWERS):
+            return job
 
     def _submission(self, body: bytes) -> Submit:
         try:
@@ -99,16 +113,19 @@ class OneJob:
 
     def __init__(self, store: pykka.ActorRef[JobStore]) -> None:
         self._store = store
-        #: The job that was shown last, and how: many clients poll one job.
-        self._shown: Job | None = None
-        self._body = b""
+        self._rendering = Rendering()
 
-    async def on_get(self, _req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
-        """Show a job with its payload and result."""
-        job: Job = await ask(self._store, Get(job_id))
-        if job is not self._shown:
-            self._shown, self._body = job, msgspec.json.encode(job)
-        resp.data = self._body
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """Show a job with its payload and result; if preferred, once it is finished."""
+        seconds = preferences.wait(req)
+        if seconds is None and req.if_none_match:
+            summary: Job = await ask(self._store, Get(job_id, is_whole=False))
+            if self._rendering.is_known(summary, req, resp):
+                return
+        job = await finished(self._store, job_id, seconds or 0)
+        if seconds is not None:
+            resp.set_header("Preference-Applied", preferences.applied(seconds))
+        self._rendering.show(job, req, resp)
 
     on_head = on_get
 

@@ -26,6 +26,9 @@ OF_CONNECTION: Final = frozenset(
     | {b"content-length", b"date", b"server", b"x-request-id"}
 )
 
+#: Nor is a wish passed on to wait: the next process has to answer soon, and a wish it is (RFC 7240).
+NOT_PASSED_ON: Final = OF_CONNECTION | {b"prefer"}
+
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
 #: When the next process has been asked, and does not answer.
@@ -146,7 +149,7 @@ def _request(scope: Event, body: bytes) -> bytes:
     """Return the request as HTTP/1.0, so that the answer ends with its connection and has no chunks."""
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     lines = [b"%s %s HTTP/1.0" % (scope["method"].encode(), target)]
-    lines += [b"%s: %s" % header for header in scope["headers"] if header[0].lower() not in OF_CONNECTION]
+    lines += [b"%s: %s" % header for header in scope["headers"] if header[0].lower() not in NOT_PASSED_ON]
     lines += [b"x-request-id: " + request_id for request_id in (log.REQUEST_ID.get(None),) if request_id]
     lines += [b"connection: close", b"content-length: %d" % len(body), b"", body]
     return b"\r\n".join(lines)

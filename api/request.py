@@ -70,7 +70,7 @@ class Request(falcon.asgi.Request):
         while True:
             if event["type"] == "http.disconnect":
                 raise falcon.HTTPBadRequest(description="the body was cut off")
-            chunk = event.get("body", b"")
+            chunk = event.pop("body", b"")  # Falcon keeps the event for as long as the request waits.
             size += len(chunk)
             if size <= BODY_LIMIT:
                 body += chunk

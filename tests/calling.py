@@ -141,17 +141,23 @@ class Store:
         pending: int = self.ask(RecoverCrashed())
         return pending
 
-    def drain(self) -> None:
+    def drain(self, *, admits: bool = False) -> None:
         """Begin a drain, as the wiring does."""
-        self.interrupts.drain(0, admits=False)
+        self.interrupts.drain(0, admits=admits)
         self.channel.close()
-        self.send(Drain())
+        self.send(Drain(answers_awaits=not admits))
 
     def forget(self) -> None:
         """Know nothing of what runs, as the next process does."""
         runs, life = self.ledger._runs, self.database.life
         life.reserved = {job_id: run.is_certain for job_id, run in runs.reserved.items()}
         runs.reserved, runs.begun, runs._durable = {}, {}, ({}, {})
+
+    def let_time_pass(self, seconds: float) -> None:
+        """Let time pass, and handle what the JobStore was to be reminded of then."""
+        self.now += timedelta(seconds=seconds)
+        while (message := self.delayed.take()) is not None:
+            self.send(message)
 
     def resume(self) -> None:
         """Let the time pass after which it tries again what it could not store."""

@@ -117,6 +117,7 @@ def submit(table: Table, database: Database) -> None:
 
 STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
     "get": pending,
+    "get without the payload": lambda table, database: database.summary(table.middle),
     "a page of the backlog": lambda _, database: database.immediate(after=FIRST_ID, limit=50),
     "a later page of it": lambda table, database: database.immediate(after=table.middle, limit=50),
     "a page of delayed jobs": lambda _, database: database.delayed(after=(LONG_AGO, FIRST_ID), limit=50),

@@ -127,6 +127,19 @@ def test_a_request_that_was_begun_before_is_answered_here_and_waited_for() -> No
     asyncio.run(run())
 
 
+def test_the_wish_to_wait_is_not_passed_on_as_the_answer_has_to_come_soon() -> None:
+    async def run() -> None:
+        seen: list[bytes] = []
+        async with listening(answering(b"HTTP/1.1 200 OK\r\n\r\n{}", seen)) as address:
+            app = Relay(never, address)
+            await app.hand_over(LIMIT)
+            await request(app, "GET", "/jobs/1", prefer="wait=30", if_none_match='"x"')
+        assert b"prefer" not in seen[0]
+        assert b'if-none-match: "x"\r\n' in seen[0]
+
+    asyncio.run(run())
+
+
 def test_half_a_request_is_not_passed_on() -> None:
     async def run() -> None:
         app = Relay(never, "nowhere")

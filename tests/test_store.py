@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec import UNSET
 
 from actors.errors import (
     CapacityReached,
@@ -32,6 +33,7 @@ from actors.messages import (
     Cancelled,
     Complete,
     CutOff,
+    Drain,
     Fail,
     Get,
     ListJobs,
@@ -195,6 +197,22 @@ def test_progress_is_shown_while_the_job_runs_and_gone_when_it_is_finished() -> 
     assert store.ask(Get(job_id)).progress is None
 
 
+def test_a_job_can_be_got_without_reading_its_payload_and_result() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.claim(job_id)
+    store.ask(Progress(job_id, 0.5))
+    running = store.ask(Get(job_id, is_whole=False))
+    assert (running.status, running.progress, running.raw_payload) == ("processing", 0.5, UNSET)
+    store.ask(Complete(job_id, 1, 42))
+    done = store.ask(Get(job_id, is_whole=False))
+    assert (done.status, done.raw_result) == ("completed", UNSET)
+    assert store.ask(Get(job_id)).result == 42
+    for unknown in ("0" * 16, "nonsense"):
+        with pytest.raises(JobNotFound, match=f"there is no job {unknown}"):
+            store.ask(Get(unknown, is_whole=False))
+
+
 def test_an_await_is_answered_when_the_job_is_finished() -> None:
     store = Store()
     job_id = store.ask(EMAIL).id
@@ -215,6 +233,29 @@ def test_a_drain_refuses_submits_and_claims_and_answers_who_waits() -> None:
     assert store.claim(job_id) is None
     with pytest.raises(Draining, match="stopping"):
         store.ask(EMAIL)
+
+
+def test_an_await_that_comes_during_a_stop_is_answered_at_once() -> None:
+    store = Store()
+    job_id = store.ask(EMAIL).id
+    store.drain()
+    assert store.ask(Await(job_id)).status == "pending"
+
+
+def test_a_hand_over_leaves_who_waits_waiting_until_no_job_can_finish_here() -> None:
+    store = Store()
+    running, pending = (store.ask(EMAIL).id for _ in range(2))
+    store.claim(running)
+    early = store.send(Await(running))
+    store.drain(admits=True)
+    late = store.send(Await(pending))
+    assert not is_answered(early)
+    store.ask(Complete(running, 1, None))
+    assert early.get(timeout=0).status == "completed"
+    assert not is_answered(late)
+    store.send(Drain())
+    assert late.get(timeout=0).status == "pending"
+    assert store.ask(Await(pending)).status == "pending"
 
 
 def test_nothing_is_answered_or_delivered_before_the_commit() -> None:

@@ -18,7 +18,7 @@ from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
 from actors.store.life import Life
 from actors.store.location import RESTORE, refused
-from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, PROCESSING, SET_BACK, WHOLE, listed
+from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, ONE, PROCESSING, SET_BACK, WHOLE, listed
 from actors.store.presence import Presence
 from actors.store.rows import (
     END_OF_TIME,
@@ -164,8 +164,17 @@ class Database:
         """Return the whole job, and what it has behind it. Raises JobNotFound."""
         found = self.find(job_id)
         if found is None:
-            raise JobNotFound(f"there is no job {job_id}")
+            raise unknown(job_id)
         return found
+
+    def summary(self, job_id: str) -> Job:
+        """Return the job; payload and result are not read for it. Raises JobNotFound."""
+        if job_id in self._fresh or (self._last_read is not None and self._last_read[0].id == job_id):
+            return self.existing(job_id)[0]
+        row = self._read(ONE, (rowid(job_id),)).fetchone()
+        if row is None:
+            raise unknown(job_id)
+        return job_of(row)
 
     def find(self, job_id: str) -> tuple[Job, Past] | None:
         """Return the whole job: the same object until it changes or another is read, as clients poll.
@@ -261,6 +270,11 @@ class Database:
     def _read(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> sqlite3.Cursor:
         self._flush()
         return self._connection.execute(sql, values)
+
+
+def unknown(job_id: str) -> JobNotFound:
+    """Return the refusal of a message about a job that is not there."""
+    return JobNotFound(f"there is no job {job_id}")
 
 
 def _values(rows: list[tuple[Any, ...]]) -> str:

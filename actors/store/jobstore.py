@@ -8,7 +8,7 @@ from typing import Any, Final
 from actors import log
 from actors.errors import GoferError
 from actors.lifecycle import FINISHED
-from actors.messages import Await, DeleteExpired, Drain, Due, Get, Message, Outcome, Resume
+from actors.messages import Await, DeleteExpired, Drain, Due, Get, Message, Outcome, Resume, SweepAwaits
 from actors.messaging import Actor, Channel
 from actors.store import faults
 from actors.store.backlog import Backlog
@@ -56,7 +56,7 @@ class JobStore(Actor):
         self._ended = ended
         self._log = log.logger("JobStore")
         self._batch = Batch()
-        self._awaits = Awaits()
+        self._awaits = Awaits(self.actor_inbox.remind)
         self._kept = Kept()
         self._vitals = vitals
         self._failure: BaseException | None = None
@@ -148,13 +148,17 @@ class JobStore(Actor):
         """Do what the message says, and note its answer; return False if that has to wait."""
         message = entry.message
         if isinstance(message, Await):
-            entry.answer = self._ledger.get(message.id)
-            if entry.answer.status not in FINISHED:
-                self._awaits.add(entry)
+            job = self._ledger.get(message.id)
+            if job.status not in FINISHED and not self._awaits.is_closed:
+                self._awaits.add(entry)  # Without the job, which may be large.
                 return False
+            entry.answer = job
             return True
         if isinstance(message, Due):
             self._backlog.put(message)
+            return False
+        if isinstance(message, SweepAwaits):
+            self._awaits.sweep()
             return False
         entry.answer = self._ledger.handle(message)
         if entry.answer is NotImplemented:
@@ -179,7 +183,8 @@ class JobStore(Actor):
         if isinstance(message, Resume):
             self._is_reminded = False
             self._reserves = True
-        waiting = self._awaits.take_all() if isinstance(message, Drain) else []
+        is_end = isinstance(message, Drain) and message.answers_awaits
+        waiting = self._awaits.close() if is_end else []
         for entry in waiting:
             entry.message = Get(entry.message.id)
         for entry in self._kept.take_all() + waiting:

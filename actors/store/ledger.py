@@ -118,6 +118,8 @@ class Ledger:
                 return self._submit(message)
             case Progress(id=job_id, value=value):
                 return self._runs.note_progress(job_id, value)
+            case Get(id=job_id, is_whole=False):
+                return self._runs.with_progress(self._database.summary(job_id))
             case Get(id=job_id):
                 return self.get(job_id)
             case ListJobs():

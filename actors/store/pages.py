@@ -20,6 +20,7 @@ WHOLE: Final = (
     f"SELECT crashes, interruptions, {SUMMARY}, CAST(payload AS BLOB), CAST(result AS BLOB)"
     " FROM jobs WHERE id = ?"
 )
+ONE: Final = f"SELECT {SUMMARY} FROM jobs WHERE id = ?"
 IS_DELAYED: Final = "(run_at IS NOT NULL)"
 BY_STATUS: Final = f"SELECT {SUMMARY} FROM jobs INDEXED BY jobs_by_status WHERE"
 #: What makes a Due, in this order: what is wrong elsewhere in a row stops no page.

@@ -1,53 +1,65 @@
 """What waits in the JobStore: the askers of Await for a job, and messages for the disk."""
 
+from collections.abc import Callable
 from typing import Final
 
-from actors.messages import Begin, Cancelled, Complete, CutOff, Fail, Release
+from actors.messages import Begin, Cancelled, Complete, CutOff, Fail, Message, Release, SweepAwaits
 from actors.store.batch import Entry
 from actors.store.faults import not_stored
 
 #: How often a message that fails by itself is tried again.
 MOST_TRIES: Final = 3
-#: Awaits at which those are first looked for whose askers have given up.
-SWEEP: Final = 64
+#: Seconds between two looks for Awaits whose askers have given up.
+SWEEP: Final = 1.0
 
 
 class Awaits:
-    """The askers of Await, by job."""
+    """The askers of Await, by job. While there are any, those are forgotten now and then that have given up.
 
-    def __init__(self) -> None:
+    So a client that has gone leaves nothing behind, even if its job takes long and nothing else is asked.
+    """
+
+    def __init__(self, remind: Callable[[Message, float], None]) -> None:
+        """Keep none yet; `remind` brings a message back to the JobStore after so many seconds."""
         self._entries: dict[str, list[Entry]] = {}
-        self._count = 0
-        #: At how many those are thrown out whose askers have given up.
-        self._sweep_at = SWEEP
+        self._remind = remind
+        self._is_reminded = False
+        #: Whether none is to be kept any longer, as no job will finish here, or the service stops.
+        self.is_closed = False
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entries
 
+    def __len__(self) -> int:
+        return sum(map(len, self._entries.values()))
+
     def add(self, entry: Entry) -> None:
         """Keep an Await until its job is finished, or its asker has given up."""
-        if self._count >= self._sweep_at:
-            self._sweep()
         self._entries.setdefault(entry.message.id, []).append(entry)
-        self._count += 1
+        if not self._is_reminded:
+            self._is_reminded = True
+            self._remind(SweepAwaits(), SWEEP)
 
     def take(self, job_id: str) -> list[Entry]:
         """Return those that wait for this job, and forget them."""
-        taken = self._entries.pop(job_id, [])
-        self._count -= len(taken)
-        return taken
+        return self._entries.pop(job_id, [])
 
     def take_all(self) -> list[Entry]:
         """Return all, and forget them."""
-        taken, self._entries, self._count = self._entries, {}, 0
+        taken, self._entries = self._entries, {}
         return [entry for entries in taken.values() for entry in entries]
 
-    def _sweep(self) -> None:
-        # At twice what was left: so each Await is looked at about once, however many there are.
-        left = [entry for entry in self.take_all() if not entry.is_given_up]
-        self._sweep_at = max(SWEEP, 2 * len(left))
-        for entry in left:
-            self.add(entry)
+    def close(self) -> list[Entry]:
+        """Return all, and forget them; what comes from now on is to be answered immediately."""
+        self.is_closed = True
+        return self.take_all()
+
+    def sweep(self) -> None:
+        """Forget those whose askers have given up; if any are left, this is to be done again."""
+        self._is_reminded = False
+        for entry in self.take_all():
+            if not entry.is_given_up:
+                self.add(entry)
 
 
 class Kept:

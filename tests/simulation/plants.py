@@ -399,7 +399,7 @@ PLANTS: Final = (
     _plant(
         "who awaits a job is left alone at a stop",
         "store.jobstore",
-        "waiting = self._awaits.take_all() if isinstance(message, Drain) else []",
+        "waiting = self._awaits.close() if is_end else []",
         "waiting: list[Entry] = []",
     ),
     _plant(

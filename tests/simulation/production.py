@@ -430,7 +430,7 @@ def _rolled_back(store: jobstore.JobStore, _error: BaseException, **_: bool) -> 
 
 
 def _awaits_answered(store: jobstore.JobStore, message: Message) -> str | None:
-    is_answered = isinstance(message, Drain) and store._awaits._count
+    is_answered = isinstance(message, Drain) and message.answers_awaits and len(store._awaits)
     return "an await answered at a stop" if is_answered else None
 
 
@@ -450,7 +450,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     (jobstore.JobStore, "_roll_back", _rolled_back),
     (jobstore.JobStore, "_give_up", lambda *_: "the storage is broken"),
     (jobstore.JobStore, "_keep", lambda *_: "a message kept for later"),
-    (waiting.Awaits, "_sweep", lambda *_: "awaits swept"),
+    (waiting.Awaits, "sweep", lambda *_: "awaits swept"),
     (database.Database, "delete_oldest", lambda *_, **__: "finished jobs deleted"),
     (database.Database, "mark_unwanted", lambda *_: "a cancel of a running job"),
     (
