@@ -2,9 +2,11 @@
 
 import falcon.asgi
 
+from actors.requests import CancelMany, RetryMany
 from actors.system import System
 from api import problems
 from api.access import Access
+from api.bulk import CANCELS, RETRIES, Bulk
 from api.farewell import Farewell
 from api.health import Health
 from api.jobs import Jobs, OneJob, Retries
@@ -18,6 +20,8 @@ def create_app(system: System, access: Access | None = None) -> App:
     app: App = falcon.asgi.App(request_type=Request, middleware=[access or Access(), Farewell(system)])
     problems.install(app)
     app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
+    app.add_route("/jobs/cancel", Bulk(system.store, CancelMany, CANCELS))
+    app.add_route("/jobs/retry", Bulk(system.store, RetryMany, RETRIES))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
     app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))

@@ -1,21 +1,23 @@
 """The jobs over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import falcon
 import falcon.asgi
 import msgspec
 import pykka
-from msgspec import Raw
+from msgspec import Meta, Raw
 from msgspec.structs import replace
 
 from actors import opaque
 from actors.lifecycle import Job, Status
 from actors.messages import Cancel, Get, ListJobs, Retry, Submit
+from actors.requests import MOST_JOBS, SubmitAll, SubmitOnce
 from actors.store import JobStore
 from actors.validation import Validation
 from api.asking import ask
+from api.idempotency import key_of
 from api.request import Request
 
 
@@ -28,23 +30,37 @@ class Submission(Submit, frozen=True, forbid_unknown_fields=True):
         return opaque.parsed(self.payload)
 
 
+Submissions = Annotated[tuple[Submission, ...], Meta(min_length=1, max_length=MOST_JOBS)]
+
+
 class Jobs:
-    """`/jobs`: submit one, list many."""
+    """`/jobs`: submit one or many, list many."""
 
     def __init__(self, store: pykka.ActorRef[JobStore], validation: Validation) -> None:
         self._store = store
         self._validation = validation
-        self._decoder = msgspec.json.Decoder(Submission)
+        self._decoder = msgspec.json.Decoder[Submission | Submissions](Submission | Submissions)
         self._encoder = msgspec.json.Encoder()
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
-        """Submit a job."""
-        submission = self._submission(await req.json_body())
-        await self._validation.check_aside(submission)
-        job: Job = await ask(self._store, submission)
+        """Submit a job, or an array of jobs; under an Idempotency-Key only once."""
+        key, body = key_of(req), await req.json_body()
+        message = self._submission(body)
+        if isinstance(message, SubmitAll):
+            await self._validation.check_all_aside(message)
+        else:
+            await self._validation.check_aside(message)
+        jobs: Job | list[Job]
+        if key is None:
+            jobs = await ask(self._store, message)
+        else:
+            jobs, is_replayed = await ask(self._store, SubmitOnce(key, message, body))
+            if is_replayed:
+                resp.set_header("Idempotent-Replayed", "true")
         resp.status = falcon.HTTP_201
-        resp.location = f"/jobs/{job.id}"
-        resp.data = self._encoder.encode(job)
+        if isinstance(jobs, Job):
+            resp.location = f"/jobs/{jobs.id}"
+        resp.data = self._encoder.encode(jobs)
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """List jobs, with a Link to the next page if there is one (RFC 8288)."""
@@ -56,15 +72,16 @@ class Jobs:
             resp.append_link(f"/jobs?{urlencode({**req.params, 'after': page[-1].id})}", "next")
         resp.data = self._encoder.encode(page)
 
-    def _submission(self, body: bytes) -> Submit:
+    def _submission(self, body: bytes) -> Submit | SubmitAll:
         try:
-            return self._decoder.decode(body)
+            found = self._decoder.decode(body)
         except msgspec.DecodeError as error:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.explained(body, error)}") from None
         except UnicodeDecodeError as error:
             raise falcon.HTTPBadRequest(description=f"not UTF-8: {error}") from None
         except RecursionError:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.TOO_DEEP}") from None
+        return found if isinstance(found, Submit) else SubmitAll(found)
 
     def _query(self, parameters: Any) -> ListJobs:
         try:

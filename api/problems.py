@@ -13,7 +13,10 @@ from actors.errors import (
     Draining,
     IllegalMove,
     InvalidJob,
+    InvalidKey,
+    JobDeleted,
     JobNotFound,
+    KeyReused,
     OutcomeInDoubt,
     StorageFailed,
 )
@@ -23,11 +26,14 @@ from api.request import Request
 #: What the actors refuse, as HTTP: the status, and after how many seconds to try again.
 ANSWERS: Final[dict[type[Exception], tuple[HTTPStatus, int | None]]] = {
     InvalidJob: (HTTPStatus.BAD_REQUEST, None),
+    InvalidKey: (HTTPStatus.BAD_REQUEST, None),
+    KeyReused: (HTTPStatus.UNPROCESSABLE_ENTITY, None),
+    JobDeleted: (HTTPStatus.GONE, None),
     JobNotFound: (HTTPStatus.NOT_FOUND, None),
     IllegalMove: (HTTPStatus.CONFLICT, None),
     CapacityReached: (HTTPStatus.TOO_MANY_REQUESTS, 1),
     Draining: (HTTPStatus.SERVICE_UNAVAILABLE, 5),
-    # No Retry-After for these: a client that obeyed it might double its job.
+    # No Retry-After for these: a client that obeyed it without a key might double its job.
     OutcomeInDoubt: (HTTPStatus.SERVICE_UNAVAILABLE, None),
     StorageFailed: (HTTPStatus.SERVICE_UNAVAILABLE, 1),
     pykka.ActorDeadError: (HTTPStatus.SERVICE_UNAVAILABLE, 5),
@@ -44,27 +50,39 @@ def install(app: falcon.asgi.App[Request, falcon.asgi.Response]) -> None:
 
 
 async def _refuse(
-    _req: Request,
+    req: Request,
     resp: falcon.asgi.Response | None,
     error: Exception,
     _params: dict[str, Any],
     **_websocket: object,
 ) -> None:
+    assert resp is not None
+    refuse(req, resp, error)
+
+
+def refuse(req: Request, resp: falcon.asgi.Response, error: Exception, **members: int) -> None:
+    """Answer with what the actors refused, and with these members besides."""
     # It raises no HTTPError for this: falcon would keep that in a frame of its traceback, a circle that holds
     # the request, with its payload, until the garbage collector comes.
-    assert resp is not None
     status, retry_after = next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))
     if retry_after is not None:
         resp.set_header("Retry-After", str(retry_after))
-    _write(resp, status, str(error))
+    is_unknown = isinstance(error, OutcomeInDoubt | OutcomeUnknown)
+    _write(resp, status, f"{error}{_advice(req) if is_unknown else ''}", **members)
+
+
+def _advice(req: Request) -> str:
+    if req.method == "POST" and req.uri_template == "/jobs":
+        return "; repeat the request under the same Idempotency-Key, and nothing is stored twice"
+    return "; repeat the request, which does no harm"
 
 
 def _render(req: Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
     _write(resp, HTTPStatus(error.status_code), error.description or _default_detail(req, error))
 
 
-def _write(resp: falcon.asgi.Response, status: HTTPStatus, detail: str) -> None:
-    problem = {"title": status.phrase, "status": status, "detail": detail}
+def _write(resp: falcon.asgi.Response, status: HTTPStatus, detail: str, **members: int) -> None:
+    problem = {"title": status.phrase, "status": status, "detail": detail, **members}
     resp.status = status
     resp.content_type = "application/problem+json"
     resp.data = msgspec.json.encode(problem)

@@ -43,6 +43,10 @@ class Request(falcon.asgi.Request):
             raise falcon.HTTPUnsupportedMediaType(
                 description="send the job as JSON, with Content-Type: application/json"
             )
+        return await self.body()
+
+    async def body(self) -> bytes:
+        """Return the body. Raises HTTPContentTooLarge, or HTTPBadRequest for a body cut off."""
         body = bytearray()
         size = 0
         event = self._first or await self._next_event()
