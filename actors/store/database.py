@@ -50,7 +50,7 @@ from actors.store.rows import (
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement writes, at most; SQLite takes 32,766 values.
-MOST_ROWS: Final = 256
+MOST_ROWS: Final = 1000
 #: Jobs that are kept until they run, at most, and bytes of their payloads.
 MOST_FRESH: Final = 10_000
 FRESH_BYTES: Final = 1024 * 1024
