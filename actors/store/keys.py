@@ -6,7 +6,7 @@ so a crash leaves both or neither, and a key whose jobs were refused stays free.
 
 The last MOST keys are kept, whatever becomes of their jobs. Rows are numbered without a gap, as only the
 first are ever deleted: so which ones are too many is known without counting. Of keys and bodies only digests
-are kept, which makes all keys about 100 MB at most.
+are kept, which makes all keys about 80 MB at most.
 """
 
 import sqlite3
