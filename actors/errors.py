@@ -1,5 +1,7 @@
 """What Gofer refuses to do, each with a message that says what to change."""
 
+from typing import Self
+
 
 class GoferError(Exception):
     """Base of every refusal."""
@@ -20,9 +22,25 @@ class StartFailed(GoferError):
 class InvalidJob(GoferError, ValueError):
     """A job cannot be submitted as it is described."""
 
+    def at(self, place: int) -> Self:
+        """Return the same of the job at this place, from 0, of those that were submitted together."""
+        return type(self)(f"{self} - at `$[{place}]`")
+
 
 class JobNotFound(GoferError):
     """No job has this id: it never existed, or it finished long ago and was deleted."""
+
+
+class JobDeleted(JobNotFound):
+    """The job was there, but finished long ago and was deleted."""
+
+
+class InvalidKey(GoferError, ValueError):
+    """An idempotency key is not one."""
+
+
+class KeyReused(GoferError):
+    """The idempotency key came with another request before."""
 
 
 class UnknownMessage(GoferError, TypeError):

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import pykka
 
+from actors.errors import InvalidJob
 from actors.handlers import Handlers
 from actors.messages import Submit
 from actors.messaging import Reply
+from actors.requests import SubmitAll, SubmitOnce
 
 #: Threads for models with code of their own; each starts when it is first needed.
 THREADS: Final = 8
@@ -30,6 +32,14 @@ class Validation:
         """Raise InvalidJob if no handler can run the job."""
         self._handlers.find(message.type).check(message.payload)
 
+    def check_all(self, message: SubmitAll) -> None:
+        """Raise InvalidJob if that holds for any of these jobs."""
+        for place, job in enumerate(message.jobs):
+            try:
+                self.check(job)
+            except InvalidJob as error:
+                raise error.at(place) from None
+
     async def check_aside(self, message: Submit) -> None:
         """Do the same without holding up the event loop."""
         handler = self._handlers.find(message.type)
@@ -38,6 +48,14 @@ class Validation:
             await loop.run_in_executor(self._threads, handler.check, message.payload)
         elif handler.model is not None:
             handler.check(message.payload)
+
+    async def check_all_aside(self, message: SubmitAll) -> None:
+        """Do the same for all of these jobs; the error says which it is about."""
+        for place, job in enumerate(message.jobs):
+            try:
+                await self.check_aside(job)
+            except InvalidJob as error:
+                raise error.at(place) from None
 
     def stop(self) -> None:
         """Begin no further validation; what runs is not waited for."""
@@ -69,5 +87,9 @@ class CheckingRef(pykka.ActorRef[Any]):
             raise reply.give_up(f"no answer within {timeout} seconds") from None
 
     def _check(self, message: Any) -> None:
+        if isinstance(message, SubmitOnce):
+            message = message.submit
         if isinstance(message, Submit):
             self._validation.check(message)
+        elif isinstance(message, SubmitAll):
+            self._validation.check_all(message)

@@ -2,10 +2,12 @@
 
 import falcon.asgi
 
+from actors.requests import CancelMany, RetryMany
 from actors.system import System
 from api import problems
 from api.access import Access
 from api.addresses import Addresses
+from api.bulk import Bulk, CancelFilter, Cancelled, Retried, RetryFilter
 from api.farewell import Farewell
 from api.health import Health
 from api.index import Fixed, index
@@ -24,6 +26,8 @@ def create_app(system: System, access: Access | None = None) -> App:
     )
     problems.install(app)
     app.add_route("/jobs", Jobs(system.unchecked_store, system.validation))
+    app.add_route("/jobs/cancel", Bulk(system.store, CancelMany, CancelFilter, Cancelled))
+    app.add_route("/jobs/retry", Bulk(system.store, RetryMany, RetryFilter, Retried))
     app.add_route("/jobs/{job_id}", OneJob(system.store))
     app.add_route("/jobs/{job_id}/retry", Retries(system.store))
     app.add_route("/health", Health(system))

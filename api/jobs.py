@@ -13,10 +13,12 @@ from msgspec.structs import force_setattr, replace
 from actors import opaque
 from actors.lifecycle import Job, Status
 from actors.messages import MOST_RETRIES, Cancel, Get, ListJobs, Retry, Submit
+from actors.requests import MOST_JOBS, SubmitAll, SubmitOnce
 from actors.store import JobStore
 from actors.validation import Validation
 from api import preferences
 from api.asking import ask, finished
+from api.idempotency import key_of
 from api.problems import ANSWERS
 from api.rendering import Rendering
 from api.request import Request
@@ -47,27 +49,32 @@ class Submission(Submit, frozen=True, forbid_unknown_fields=True):
         return opaque.parsed(self.payload)
 
 
+Submissions = Annotated[tuple[Submission, ...], Meta(min_length=1, max_length=MOST_JOBS)]
+#: What a body may be.
+Submitted = Submission | Submissions
+
+
 class Jobs:
-    """`/jobs`: submit one, list many."""
+    """`/jobs`: submit one or many, list many."""
 
     def __init__(self, store: pykka.ActorRef[JobStore], validation: Validation) -> None:
         self._store = store
         self._validation = validation
-        self._decoder = msgspec.json.Decoder(Submission)
+        self._decoder = msgspec.json.Decoder[Submitted](Submitted)
         self._encoder = msgspec.json.Encoder()
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
-        """Submit a job."""
-        submission = self._submission(await req.json_body())
-        await self._validation.check_aside(submission)
-        job: Job = await ask(self._store, submission)
-        if (seconds := preferences.wait(req)) is not None:
-            del submission  # Or its payload would be kept meanwhile.
-            job = await self._awaited(job, seconds)
+        """Submit a job, or an array of jobs; under an Idempotency-Key only once."""
+        jobs, is_replayed = await self._submitted(req)
+        if is_replayed:
+            resp.set_header("Idempotent-Replayed", "true")
+        if isinstance(jobs, Job) and (seconds := preferences.wait(req)) is not None:
+            jobs = await self._awaited(jobs, seconds)
             resp.set_header("Preference-Applied", preferences.applied(seconds))
         resp.status = falcon.HTTP_201
-        resp.location = f"/jobs/{job.id}"
-        resp.data = self._encoder.encode(job)
+        if isinstance(jobs, Job):
+            resp.location = f"/jobs/{jobs.id}"
+        resp.data = self._encoder.encode(jobs)
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """List jobs, with a Link to the next page if there is one (RFC 8288)."""
@@ -88,15 +95,29 @@ class Jobs:
         except tuple(ANSWERS):
             return job
 
-    def _submission(self, body: bytes) -> Submit:
+    async def _submitted(self, req: Request) -> tuple[Job | list[Job], bool]:
+        """Return what was stored, and whether that was so before, under the same key."""
+        key, body = key_of(req), await req.json_body()
+        message = self._submission(body)
+        if isinstance(message, SubmitAll):
+            await self._validation.check_all_aside(message)
+        else:
+            await self._validation.check_aside(message)
+        if key is None:
+            return await ask(self._store, message), False
+        stored: tuple[Job | list[Job], bool] = await ask(self._store, SubmitOnce(key, message, body))
+        return stored
+
+    def _submission(self, body: bytes) -> Submit | SubmitAll:
         try:
-            return self._decoder.decode(body)
+            found = self._decoder.decode(body)
         except msgspec.DecodeError as error:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.explained(body, error)}") from None
         except UnicodeDecodeError as error:
             raise falcon.HTTPBadRequest(description=f"not UTF-8: {error}") from None
         except RecursionError:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.TOO_DEEP}") from None
+        return found if isinstance(found, Submit) else SubmitAll(found)
 
     def _query(self, req: Request) -> ListJobs:
         try:

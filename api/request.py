@@ -64,6 +64,10 @@ class Request(falcon.asgi.Request):
             )
         self._see_that_it_is_utf_8()
         self._see_that_it_is_plain()
+        return await self.body()
+
+    async def body(self) -> bytes:
+        """Return the body. Raises HTTPContentTooLarge, or HTTPBadRequest for a body cut off."""
         body = bytearray()
         size = 0
         event = self._first or await self._next_event()

@@ -6,13 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from actors import lifecycle
 from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import ListJobs
 from actors.opaque import encode
+from actors.requests import Many
+from actors.store import keys
 from actors.store.backlog import LONG_AGO
 from actors.store.database import Database
+from actors.store.keys import Entry
 from actors.store.rows import EPOCH
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -30,6 +34,12 @@ SELECT n, CASE (n / 8) % 3 WHEN 0 THEN 'email' WHEN 1 THEN 'report' ELSE 'thumbn
     CASE WHEN n % 8 > 2 THEN n END, CASE WHEN n % 8 > 2 THEN n END, '{{}}'
 FROM numbers
 """
+#: Keys in an order of their own.
+KEYS = """
+INSERT INTO keys (key, body, job, jobs)
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {size})
+SELECT CAST(printf('%016d', n * 7919 % 1000003) AS BLOB), x'00', n, 1 FROM numbers
+"""
 
 
 class Table:
@@ -41,6 +51,7 @@ class Table:
         self.database.totals._are_kept = self.database.life._is_kept = True
         self.connection = self.database._connection
         self.connection.execute(FILL.format(size=size))
+        self.connection.execute(KEYS.format(size=size))
         self.middle = f"{size // 2 // 8 * 8:016x}"
 
     def steps(self, work: Callable[[Database], object]) -> int:
@@ -115,6 +126,29 @@ def submit(table: Table, database: Database) -> None:
     database._flush()
 
 
+def add_keys(_table: Table, database: Database) -> None:
+    for number in range(10):
+        database.keys.find(b"%d" % number, b"\0")
+        database.keys.add(b"%d" % number, Entry(b"\0", number, 1))
+    database.keys.write()
+
+
+def add_too_many_keys(table: Table, database: Database) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keys, "MOST", table.size)
+        add_keys(table, database)
+    (left,) = database._connection.execute("SELECT min(number) FROM keys").fetchone()
+    assert left == 11
+
+
+def matching(query: Many, *statuses: Status) -> Callable[[Table, Database], object]:
+    def read(table: Table, database: Database) -> list[object]:
+        last = f"{table.size:016x}"
+        return list(database.matching(statuses, replace(query, after=table.middle, last=last), 50))
+
+    return read
+
+
 STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
     "get": pending,
     "get without the payload": lambda table, database: database.summary(table.middle),
@@ -131,6 +165,14 @@ STATEMENTS: dict[str, Callable[[Table, Database], object]] = {
     "claim and complete": complete,
     "reserve": reserve,
     "cancel a running job": lambda table, database: database.mark_unwanted(table.middle),
+    "keys": add_keys,
+    "keys, if there are too many": add_too_many_keys,
+    "the jobs of a key": lambda table, database: list(database.span(table.size // 2, 50)),
+    "what is to be cancelled": matching(Many(), Status.PENDING, Status.PROCESSING),
+    "what is to be cancelled of a type": matching(Many(type="email"), Status.PENDING, Status.PROCESSING),
+    "what is to be retried": matching(Many(), Status.FAILED, Status.CANCELLED),
+    "what is to be retried of a status": matching(Many(), Status.FAILED),
+    "what is to be retried of no type": matching(Many(type="none"), Status.FAILED, Status.CANCELLED),
     "retention": lambda _, database: database.delete_oldest(50, failed=False),
     "retention of failed jobs": lambda _, database: database.delete_oldest(50, failed=True),
     "retention by age": lambda _, database: database.delete_oldest(50, failed=False, by=NOW),

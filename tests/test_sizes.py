@@ -70,7 +70,7 @@ def test_jobs_are_refused_that_would_exceed_the_bytes_of_the_capacity() -> None:
     store = Store(capacity_bytes=100)
     first = store.ask(sized(60)).id
     store.ask(sized(40))
-    with pytest.raises(CapacityReached, match=r"100 bytes are pending.*2 of this job.*GOFER_CAPACITY_BYTES"):
+    with pytest.raises(CapacityReached, match=r"100 bytes are pending.*2 more.*GOFER_CAPACITY_BYTES"):
         store.ask(sized(2))
     store.claim(first)
     store.ask(sized(60))

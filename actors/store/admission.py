@@ -1,4 +1,4 @@
-"""Admission: whether one more job may become pending."""
+"""Admission: whether more jobs may become pending."""
 
 from actors.errors import CapacityReached, Draining
 from actors.interrupts import Interrupts
@@ -20,34 +20,46 @@ class Admission:
         self._interrupts = interrupts
         self._settings = settings
 
-    def admit(self, size: int, *, is_delayed: bool = False) -> None:
-        """Raise Draining or CapacityReached if no job with `size` bytes of payload may become pending."""
+    def see_that_it_goes_on(self) -> None:
+        """Raise Draining while the service stops."""
         if not self._interrupts.admits:
             raise Draining("the service is stopping and takes no new job; send it to the next one")
-        jobs, settings = self._totals.jobs, self._settings
-        if is_delayed and jobs[DELAYED] >= settings.capacity_delayed:
-            raise CapacityReached(
-                f"{settings.capacity_delayed} delayed jobs are pending, which is the limit"
-                " (GOFER_CAPACITY_DELAYED); try again later"
-            )
-        if not is_delayed and jobs[Status.PENDING] >= settings.capacity:
-            raise CapacityReached(
-                f"{settings.capacity} jobs are pending, which is the capacity (GOFER_CAPACITY);"
-                " try again later"
-            )
-        self._admit_bytes(size, is_delayed=is_delayed)
 
-    def _admit_bytes(self, size: int, *, is_delayed: bool) -> None:
-        # Where nothing is pending, a job is admitted whatever its size: waiting would not help it.
+    def admit(self, jobs: int, size: int, *, delayed: int = 0, delayed_size: int = 0) -> None:
+        """Raise Draining or CapacityReached unless so many jobs may become pending, all of them.
+
+        They have `size` bytes of payload. So many of them are `delayed`, with `delayed_size` of the bytes.
+        """
+        self.see_that_it_goes_on()
+        pending, settings = self._totals.jobs, self._settings
+        if delayed:
+            _see_room(
+                pending[DELAYED], delayed, settings.capacity_delayed, "delayed ", "GOFER_CAPACITY_DELAYED"
+            )
+        if jobs > delayed:
+            _see_room(pending[Status.PENDING], jobs - delayed, settings.capacity, "", "GOFER_CAPACITY")
+        self._admit_bytes(size, delayed_size)
+
+    def _admit_bytes(self, size: int, delayed_size: int) -> None:
+        # Where nothing is pending, any size is admitted: waiting would not help.
         delayed, limit = self._totals.bytes[DELAYED], self._settings.capacity_bytes
         pending = delayed + self._totals.bytes[Status.PENDING]
         if pending and pending + size > limit:
             raise CapacityReached(
-                f"{pending} bytes are pending, and with the {size} of this job they would exceed {limit}"
+                f"{pending} bytes are pending, and with {size} more they would exceed {limit}"
                 " (GOFER_CAPACITY_BYTES); try again later"
             )
-        if is_delayed and delayed and delayed + size > limit // 2:
+        if delayed_size and delayed and delayed + delayed_size > limit // 2:
             raise CapacityReached(
-                f"{delayed} bytes of delayed jobs are pending, and with the {size} of this one they would"
+                f"{delayed} bytes of delayed jobs are pending, and with {delayed_size} more they would"
                 f" exceed half of {limit} (GOFER_CAPACITY_BYTES); try again later"
             )
+
+
+def _see_room(pending: int, more: int, capacity: int, kind: str, setting: str) -> None:
+    if pending + more > capacity:
+        advice = "try again later" if more <= capacity else "send fewer together"
+        raise CapacityReached(
+            f"{pending} {kind}jobs are pending, and with {more} more they would exceed {capacity}"
+            f" ({setting}); {advice}"
+        )

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -11,19 +11,33 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from actors.errors import JobNotFound, OutcomeInDoubt
-from actors.lifecycle import FIRST_ID, Job
+from actors.lifecycle import FIRST_ID, Job, Status
 from actors.messages import Due, ListJobs
+from actors.requests import Many
 from actors.settings import IN_MEMORY
 from actors.store.checkpoints import Checkpoints
 from actors.store.connection import connect
+from actors.store.keys import Keys
 from actors.store.life import Life
 from actors.store.location import RESTORE, refused
-from actors.store.pages import DELAYED, DELETE_OLDEST, IMMEDIATE, ONE, PROCESSING, SET_BACK, WHOLE, listed
+from actors.store.pages import (
+    DELAYED,
+    DELETE_OLDEST,
+    IMMEDIATE,
+    ONE,
+    PROCESSING,
+    SET_BACK,
+    SPAN,
+    WHOLE,
+    listed,
+    matching,
+)
 from actors.store.presence import Presence
 from actors.store.rows import (
     END_OF_TIME,
-    INSERTED,
-    MOVED,
+    GUARD,
+    INSERT,
+    MOVE,
     NO_ROW,
     due_of,
     from_time,
@@ -32,23 +46,15 @@ from actors.store.rows import (
     kept,
     moved,
     rowid,
+    values,
 )
 from actors.store.totals import Totals, kind
 
 #: Rows that one statement writes, at most; SQLite takes 32,766 values.
-MOST_ROWS: Final = 256
+MOST_ROWS: Final = 1000
 #: Jobs that are kept until they run, at most, and bytes of their payloads.
 MOST_FRESH: Final = 10_000
 FRESH_BYTES: Final = 1024 * 1024
-INSERT: Final = f"INSERT INTO jobs ({', '.join(INSERTED)}) {{}}"
-#: By what a row is found that moves, and what is written of it.
-GUARD: Final = ("id", "status", "attempts")
-MOVE: Final = (
-    "UPDATE jobs SET is_unwanted = 0, "
-    + ", ".join(f"{name} = moved.column{place}" for place, name in enumerate(MOVED, len(GUARD) + 1))
-    + " FROM ({}) AS moved WHERE "
-    + " AND ".join(f"jobs.{name} = moved.column{place}" for place, name in enumerate(GUARD, 1))
-)
 
 
 class Past(NamedTuple):
@@ -81,6 +87,7 @@ class Database:
             #: How many jobs there are of each kind, and their bytes, including what is not committed yet.
             self.totals = Totals(self._connection, are_kept=path != IN_MEMORY)
             self.life = Life(self._connection, self._write, is_kept=path != IN_MEMORY)
+            self.keys = Keys(self._connection, self._write)
             real = None if path == IN_MEMORY else os.path.realpath(path)
             self._checkpoints = Checkpoints(self._connection, real)
         except Exception as error:
@@ -95,6 +102,7 @@ class Database:
     def commit(self) -> bool:
         """Make all that was written since the last commit durable; tell whether there was anything."""
         self._flush()
+        self.keys.write()
         if not self._connection.in_transaction:
             return False
         self.totals.write()
@@ -117,6 +125,7 @@ class Database:
         self._fresh, self._fresh_bytes = {}, 0
         self._inserts.clear()
         self._moves.clear()
+        self.keys.rollback()
         self.totals.rollback()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
@@ -195,6 +204,17 @@ class Database:
             raise JobNotFound(f"`after` is {query.after!r}, which is not the id of a job")
         return map(job_of, self._read(*listed(query, after)))
 
+    def span(self, first: int, jobs: int) -> Iterator[Job]:
+        """Yield the jobs of so many consecutive ids that are still there, as a page does."""
+        return map(job_of, self._read(SPAN, (first, first + jobs)))
+
+    def matching(
+        self, statuses: Iterable[Status], query: Many, limit: int
+    ) -> Iterator[tuple[Job, int, Past]]:
+        """Yield the first jobs with these statuses that the query means, with bytes of payload and past."""
+        for row in self._read(*matching(statuses, query, limit)):
+            yield job_of(row[4:]), row[0], Past(row[1], row[2])
+
     def immediate(self, *, after: str, limit: int) -> list[Due]:
         """Return pending jobs without a `run_at`, by id."""
         return [due_of(row) for row in self._read(IMMEDIATE, (rowid(after), limit))]
@@ -251,10 +271,10 @@ class Database:
         """
         while self._inserts:
             rows, self._inserts = self._inserts[:MOST_ROWS], self._inserts[MOST_ROWS:]
-            self._execute(INSERT.format(_values(rows)), tuple(chain.from_iterable(rows)))
+            self._execute(INSERT.format(values(rows)), tuple(chain.from_iterable(rows)))
         while self._moves:
             rows = [self._moves.pop(row) for row in list(self._moves)[:MOST_ROWS]]
-            changed = self._execute(MOVE.format(_values(rows)), tuple(chain.from_iterable(rows)))
+            changed = self._execute(MOVE.format(values(rows)), tuple(chain.from_iterable(rows)))
             if changed.rowcount != len(rows):
                 raise sqlite3.IntegrityError(f"one of {len(rows)} jobs that moved is not what it was read as")
 
@@ -275,8 +295,3 @@ class Database:
 def unknown(job_id: str) -> JobNotFound:
     """Return the refusal of a message about a job that is not there."""
     return JobNotFound(f"there is no job {job_id}")
-
-
-def _values(rows: list[tuple[Any, ...]]) -> str:
-    places = f"({', '.join('?' * len(rows[0]))})"
-    return f"VALUES {', '.join([places] * len(rows))}"

@@ -20,6 +20,7 @@ from actors.messages import (
     Retry,
     Submit,
 )
+from actors.requests import CancelMany, RetryMany, SubmitAll, SubmitOnce
 
 #: Errors after which it is unknown what is on the disk, so that only a restart can be trusted.
 FATAL: Final = frozenset(
@@ -60,8 +61,12 @@ R, K, P = Fate.REFUSED, Fate.KEPT, Fate.PROMISED
 WRITERS: Final[Mapping[type[Any], Fates]] = {
     # --------------------- full alone broken
     Submit:         Fates(R,   R,    R),
+    SubmitAll:      Fates(R,   R,    R),
+    SubmitOnce:     Fates(R,   R,    R),
     Cancel:         Fates(R,   R,    R),
+    CancelMany:     Fates(R,   R,    R),
     Retry:          Fates(R,   R,    R),
+    RetryMany:      Fates(R,   R,    R),
     Begin:          Fates(K,   K,    R),
     Complete:       Fates(K,   K,    R),
     Fail:           Fates(K,   K,    R),

@@ -2,9 +2,8 @@
 
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from actors import lifecycle
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import ALONE, Job, Status
@@ -22,6 +21,7 @@ from actors.messages import (
     Submit,
 )
 from actors.messaging import Channel
+from actors.requests import CancelMany, RetryMany, SubmitAll, SubmitOnce
 from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.attempts import Attempts
@@ -29,14 +29,13 @@ from actors.store.backlog import Backlog
 from actors.store.changes import Changes
 from actors.store.clock import Clock
 from actors.store.database import Database
+from actors.store.interventions import Interventions
 from actors.store.moves import Moves
 from actors.store.recovery import recovered
 from actors.store.reservations import Reservations
 from actors.store.retention import Retention
+from actors.store.submissions import Submissions
 from actors.store.totals import DELAYED
-
-#: How many ids a start may skip, in bits: those of about a second.
-GAP_BITS: Final = 30
 
 
 class Ledger:
@@ -59,10 +58,9 @@ class Ledger:
     ) -> None:
         self._database = database
         self._interrupts = interrupts
-        self._handlers = handlers
         self._settings = settings
         self._at_most_once = settings.on_crash == "fail"
-        self._admission = Admission(database.totals, interrupts, settings)
+        admission = Admission(database.totals, interrupts, settings)
         self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
         self._reservations = Reservations(database, self._moves, handlers, interrupts, channel, settings)
@@ -70,7 +68,10 @@ class Ledger:
             database, self._moves, handlers, interrupts, self._reservations, settings, chance
         )
         self._runs = self._reservations.runs
-        self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
+        self._submissions = Submissions(database, self._moves, self._runs, handlers, admission, settings)
+        self._interventions = Interventions(
+            database, self._moves, self._reservations, self._attempts, admission
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -115,7 +116,11 @@ class Ledger:
             case Outcome():
                 return self._attempts.end(message)
             case Submit():
-                return self._submit(message)
+                return self._submissions.submit(message)
+            case SubmitAll():
+                return self._submissions.submit_all(message)
+            case SubmitOnce():
+                return self._submissions.submit_once(message)
             case Progress(id=job_id, value=value):
                 return self._runs.note_progress(job_id, value)
             case Get(id=job_id, is_whole=False):
@@ -125,9 +130,15 @@ class Ledger:
             case ListJobs():
                 return [self._runs.with_progress(job) for job in self._database.page(message)]
             case Cancel(id=job_id):
-                return self._cancel(job_id)
+                self._see_that_none_is_behind()
+                return self._interventions.cancel(job_id)
+            case CancelMany():
+                self._see_that_none_is_behind()
+                return self._interventions.cancel_many(message)
             case Retry(id=job_id):
-                return self._retry(job_id)
+                return self._interventions.retry(job_id)
+            case RetryMany():
+                return self._interventions.retry_many(message)
             case RecoverCrashed():
                 return self._recover_crashed()
             case DeleteExpired():
@@ -143,54 +154,13 @@ class Ledger:
         """Whether jobs that the process before had reserved are still to be recovered."""
         return bool(self._database.life.reserved) and not self.changes.is_recovered
 
-    # What a client asks for.
-
     def get(self, job_id: str) -> Job:
         """Return the job with payload and result. Raises JobNotFound."""
         return self._runs.with_progress(self._database.existing(job_id)[0])
 
-    def _submit(self, message: Submit) -> Job:
-        handler = self._handlers.find(message.type)
-        self._admission.admit(len(message.payload), is_delayed=message.delay > 0)
-        given = (message.max_retries, handler.options.max_retries, self._settings.max_retries)
-        now = self._moves.look() if not message.delay else self._moves.look_again()
-        self._last_id = lifecycle.new_id(now, random.getrandbits(20), self._last_id)
-        job = lifecycle.submitted(
-            self._last_id,
-            message.type,
-            now,
-            max_retries=next(retries for retries in given if retries is not None),
-            delay=message.delay,
-        )
-        self._database.insert(job, message.payload)
-        self._moves.changes.bytes += len(message.payload)
-        self._moves.changes.runnable.append(job)
-        return job
-
-    def _cancel(self, job_id: str) -> Job:
-        if self._is_behind:  # The job may have begun in the process before.
+    def _see_that_none_is_behind(self) -> None:
+        if self._is_behind:  # A job that is to be cancelled may have begun in the process before.
             self._recover_crashed()
-        now = self._moves.look()
-        if job_id in self._runs.reserved and not self._reservations.take_back(job_id):
-            self._attempts.begin(job_id)  # A Worker was faster.
-        before, past = self._database.existing(job_id)
-        after = lifecycle.cancelled(before, now)
-        if before.status is Status.PROCESSING:
-            self._database.mark_unwanted(job_id)
-            self._moves.changes.cancelled.add(job_id)
-            return self._runs.with_progress(before)
-        self._moves.write(before, after, past._replace(crashes=0))
-        self._reservations.forget(before)
-        return after
-
-    def _retry(self, job_id: str) -> Job:
-        before, past = self._database.existing(job_id)
-        after = lifecycle.retried(before)
-        self._admission.admit(before.payload_size)
-        self._moves.write(before, after, past._replace(crashes=0))
-        return after
-
-    # What the wiring asks for.
 
     def _recover_crashed(self) -> int:
         if self.changes.is_recovered:  # In this very commit, for a cancel.

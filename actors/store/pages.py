@@ -6,10 +6,12 @@ together of one ordered part for each value of that; SQLite merges them. The ind
 planner would guess from how much it thinks that each filter leaves.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from actors.lifecycle import Status
 from actors.messages import ListJobs
+from actors.requests import Many
 from actors.store.schema import SIZE
 
 #: The columns that make a Job, in this order; `payload` and `result` may follow.
@@ -41,12 +43,14 @@ SET_BACK: Final = (
     "UPDATE jobs INDEXED BY jobs_by_run_at SET run_at = run_at - ?"
     " WHERE status = 'pending' AND run_at IS NOT NULL"
 )
-#: Jobs that are processing, each with the bytes of its payload, its past, and whether its attempt is to be
-#: cancelled.
-PROCESSING: Final = (
+#: Jobs, each with the bytes of its payload, its past, and whether its attempt is to be cancelled.
+PASTS: Final = (
     f"SELECT length(CAST(payload AS BLOB)), crashes, interruptions, is_unwanted, {SUMMARY}"
-    " FROM jobs INDEXED BY jobs_by_status WHERE status = 'processing'"
+    " FROM jobs INDEXED BY"
 )
+PROCESSING: Final = f"{PASTS} jobs_by_status WHERE status = 'processing'"
+#: Jobs of an interval of ids, which are few.
+SPAN: Final = f"SELECT {SUMMARY} FROM jobs NOT INDEXED WHERE id >= ? AND id < ? ORDER BY id"
 #: Those that finished first, failed ones or others, if they finished by then: all of them read by the index.
 DELETE_OLDEST: Final = f"""DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs INDEXED BY jobs_by_finish
@@ -62,6 +66,22 @@ def listed(query: ListJobs, after: int | None) -> tuple[str, dict[str, Any]]:
     sql = f"{parts} ORDER BY id {'DESC' if is_newest_first else 'ASC'} LIMIT :limit"
     values = {"status": query.status, "type": query.type, "after": after, "limit": query.limit}
     return sql, values
+
+
+def matching(statuses: Iterable[Status], query: Many, limit: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement that reads the first jobs with these statuses, and its values."""
+    if query.type is None:
+        rules = [
+            f"jobs_by_status WHERE status = '{status}' AND {IS_DELAYED} = {delayed}"
+            for status in statuses
+            for delayed in (0, 1)
+        ]
+    else:
+        rules = [f"jobs_by_type WHERE type = :type AND status = '{status}'" for status in statuses]
+    parts = " UNION ALL ".join(f"{PASTS} {rule} AND id > :after AND id <= :last" for rule in rules)
+    first, last = int(query.after, 16), int(query.last or query.after, 16)
+    values = {"type": query.type, "after": first, "last": last, "limit": limit}
+    return f"{parts} ORDER BY id LIMIT :limit", values
 
 
 def _parts(query: ListJobs) -> list[str]:

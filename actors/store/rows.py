@@ -60,6 +60,22 @@ MOVED: Final = (
     "crashes", "interruptions",
 )  # fmt: skip
 
+INSERT: Final = f"INSERT INTO jobs ({', '.join(INSERTED)}) {{}}"
+#: By what a row is found that moves, and what is written of it.
+GUARD: Final = ("id", "status", "attempts")
+MOVE: Final = (
+    "UPDATE jobs SET is_unwanted = 0, "
+    + ", ".join(f"{name} = moved.column{place}" for place, name in enumerate(MOVED, len(GUARD) + 1))
+    + " FROM ({}) AS moved WHERE "
+    + " AND ".join(f"jobs.{name} = moved.column{place}" for place, name in enumerate(GUARD, 1))
+)
+
+
+def values(rows: Sequence[Sequence[object]]) -> str:
+    """Return the clause that holds these rows, for INSERT and MOVE."""
+    places = f"({', '.join('?' * len(rows[0]))})"
+    return f"VALUES {', '.join([places] * len(rows))}"
+
 
 def inserted(submitted: Job, payload: Raw) -> tuple[Any, ...]:
     """Return the values of INSERTED."""

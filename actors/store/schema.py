@@ -83,6 +83,12 @@ MIGRATIONS: Final = (
     INSERT INTO life VALUES (0, '');""",
     # The jobs that are reserved (see reservations.py).
     "ALTER TABLE life ADD COLUMN reserved TEXT NOT NULL DEFAULT '{}';",
+    # The idempotency keys (see keys.py): digests of the key and of the request's body, and which jobs came.
+    """CREATE TABLE keys (
+        number INTEGER PRIMARY KEY, key BLOB NOT NULL, body BLOB NOT NULL, job INTEGER NOT NULL,
+        jobs INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX keys_by_key ON keys (key);""",
 )
 
 

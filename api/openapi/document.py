@@ -142,6 +142,7 @@ class Document:
 def _types(operations: Sequence[Operation]) -> Iterator[Any]:
     """Yield all types of bodies and answers."""
     yield Problem
+    yield Submission
     for operation in operations:
         if operation.body is not None:
             yield operation.body.type

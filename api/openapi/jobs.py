@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from actors.lifecycle import Job, Status
 from actors.messages import ListJobs
-from api.jobs import Submission
+from api.bulk import CancelFilter, Cancelled, Retried, RetryFilter
+from api.jobs import Submitted
 from api.openapi.operation import Answer, Body, Header, Operation
 
 ID: Final = "0019c1d2e3f4a5b6"
@@ -28,6 +29,17 @@ COMPLETED: Final = replace(
 )
 CANCELLED: Final = replace(PENDING, status=Status.CANCELLED, finished_at=NOW + timedelta(seconds=1))
 
+WAIT: Final = Header(
+    "Prefer",
+    "`wait=N`: answer when the job is finished, or after N seconds (0 to 60) as it is then (RFC 7240).",
+)
+WAITED: Final = Header("Preference-Applied", "Which wait was applied.")
+KEY: Final = Header(
+    "Idempotency-Key",
+    "1 to 255 visible ASCII characters, as they are or in double quotes; a repeat of the request under the"
+    " same key stores nothing more, and is answered with the same jobs.",
+)
+TAG: Final = Header("ETag", "Another one whenever the job has changed (RFC 9110).", is_required=True)
 #: To the operations on one job.
 LINKS: Final = dict.fromkeys(("getJob", "cancelJob", "retryJob"), "$response.body#/id")
 
@@ -47,10 +59,12 @@ OPERATIONS: Final = (
         method="POST",
         path="/jobs",
         name="submitJob",
-        summary="Submit a job",
-        description="It is answered when the job is stored; from then on it will run.",
+        summary="Submit a job, or an array of jobs",
+        description="It is answered when the job is stored; from then on it will run. Of an array all jobs"
+        " are stored, or none.",
+        headers=(KEY, WAIT),
         body=Body(
-            Submission,
+            Submitted,
             {
                 "a job": {"type": "email", "payload": {"to": "user@example.com"}},
                 "a job that waits a minute, and is tried again twice": {
@@ -59,14 +73,21 @@ OPERATIONS: Final = (
                     "delay": 60,
                     "max_retries": 2,
                 },
+                "two jobs": [{"type": "email", "payload": {"to": "user@example.com"}}, {"type": "email"}],
             },
         ),
         answers={
             HTTPStatus.CREATED: Answer(
-                "The job, without its payload.",
-                Job,
+                "The job, without its payload, unless it was waited for; or all jobs of the array.",
+                Job | list[Job],
                 PENDING,
-                headers=(Header("Location", "Where the job is.", is_required=True),),
+                headers=(
+                    Header("Location", "Where the job is, if it is one."),
+                    Header(
+                        "Idempotent-Replayed", "`true` if the jobs were stored before, under the same key."
+                    ),
+                    WAITED,
+                ),
                 links=LINKS,
             )
         },
@@ -76,6 +97,9 @@ OPERATIONS: Final = (
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a body may have 1048576 bytes; put what is larger into a"
             " file or an object store and its address into the payload",
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "send the job as JSON, with Content-Type: application/json",
+            HTTPStatus.UNPROCESSABLE_ENTITY: "this Idempotency-Key came with another request; choose a new"
+            " one",
+            HTTPStatus.GONE: "the job that was stored under this Idempotency-Key has been deleted since",
             **FULL,
             **UNAVAILABLE,
         },
@@ -107,7 +131,11 @@ OPERATIONS: Final = (
         name="getJob",
         summary="Show a job",
         description="It comes with its payload and, when it is completed, its result.",
-        answers={HTTPStatus.OK: Answer("The job.", Job, COMPLETED, links=LINKS)},
+        headers=(WAIT, Header("If-None-Match", "The `ETag` of the job as the client has it.")),
+        answers={
+            HTTPStatus.OK: Answer("The job.", Job, COMPLETED, headers=(TAG, WAITED), links=LINKS),
+            HTTPStatus.NOT_MODIFIED: Answer("The job is as the client has it.", headers=(TAG, WAITED)),
+        },
         errors={**NOT_FOUND, **UNAVAILABLE},
     ),
     Operation(
@@ -141,6 +169,34 @@ OPERATIONS: Final = (
         errors={
             **NOT_FOUND,
             HTTPStatus.CONFLICT: f"job {ID} is completed; to retry it, it must be failed or cancelled",
+            **FULL,
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="POST",
+        path="/jobs/cancel",
+        name="cancelJobs",
+        summary="Cancel all jobs that match",
+        description="In steps, between which other requests are answered. If it is broken off, a repeat goes"
+        " on.",
+        query=CancelFilter,
+        answers={HTTPStatus.OK: Answer("How many there were.", Cancelled, Cancelled(10, 2))},
+        errors={
+            HTTPStatus.BAD_REQUEST: "this takes no body; the query may have `type` and `status`",
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="POST",
+        path="/jobs/retry",
+        name="retryJobs",
+        summary="Run all failed or cancelled jobs that match again",
+        description="In steps, as `cancelJobs`. A refusal says how many are pending by then.",
+        query=RetryFilter,
+        answers={HTTPStatus.OK: Answer("How many there were.", Retried, Retried(10))},
+        errors={
+            HTTPStatus.BAD_REQUEST: "this takes no body; the query may have `type` and `status`",
             **FULL,
             **UNAVAILABLE,
         },

@@ -53,6 +53,8 @@ class Crashes:
     most: int = 0
     #: Whether the file showed no other job at work when this one was last found cut short.
     was_alone: bool = False
+    #: Whether that was a crash for sure, and no stop or reboot, which convict no job.
+    has_crashed_alone: bool = False
     #: The attempt, and how many runs there were, when the job was last found cut short; `fewest` before.
     _attempts: int = 0
     _runs: int = 0
@@ -72,6 +74,7 @@ class Crashes:
         if row.status is not Status.PROCESSING and not row.is_certain:
             return
         self.was_alone = is_alone
+        self.has_crashed_alone = is_alone and how is How.CRASH
         if row.begun == self._attempts and not since:
             # The same end, as the process after it did not come so far as to note it; but by then the
             # machine may have been started again, and the crash not be seen any more.

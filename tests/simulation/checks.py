@@ -104,7 +104,7 @@ class Checks:
         own = story.crashes.at_least(story.runs) if not story.retries else 0
         others = [o for o in self._book.stories if any(run.end is None for run in o.runs) and not o.retries]
         crashes = [other.crashes.at_least(other.runs) for other in others]
-        if own >= ALONE and story.crashes.was_alone:
+        if own >= ALONE and story.crashes.has_crashed_alone:
             return "a job runs again after too many crashes"
         if own >= SUSPECT and any(other >= SUSPECT for other in crashes):
             return "two suspects run at once"

@@ -209,7 +209,7 @@ PLANTS: Final = (
     ),
     _plant(
         "ids begin again at a start",
-        "store.ledger",
+        "store.submissions",
         "lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))",
         '"0" * 16',
     ),
