@@ -145,7 +145,7 @@ class Begin(OfRun, frozen=True):
 class Timed(OfRun, frozen=True, kw_only=True):
     """What may say how long a handler took."""
 
-    #: By which the JobStore sees how many jobs of this type it may send ahead.
+    #: By which the JobStore sees how many jobs of this type it may send ahead, and what is usual.
     seconds: float | None = None
 
 
@@ -173,6 +173,8 @@ class Fail(Outcome, frozen=True):
     """End an attempt with an error; the job is tried again if it has retries left."""
 
     error: str
+    #: Where it was raised, cut to a bounded length.
+    traceback: str | None = None
 
 
 class CutOff(Outcome, frozen=True):

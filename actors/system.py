@@ -115,7 +115,10 @@ class System:
         Returns immediately. May be called from any thread, and again.
         """
         with self._crew.changing:
+            was_draining = self.interrupts.is_draining
             self.interrupts.drain(grace, admits=admits)
+        if not was_draining:
+            self._log.info("stopping", grace=grace)
         self._channel.close()
         if self._pool is not None:
             self._pool.close()
@@ -158,10 +161,11 @@ class System:
             if running := self._running():
                 names = [f"{job.id} ({job.type})" for job in running]
                 seconds = round(self.interrupts.seconds_left, 1)
-                self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
+                self._log.info("waiting_for_jobs", jobs=names, at_most_seconds=seconds)
             have_ended = self._crew.join(self.interrupts.seconds_left + NEXT_YIELD)
             for job in [] if have_ended else self._running():
-                self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
+                told = {"job_id": job.id, "type": job.type, "attempt": job.attempts}
+                self._log.warning("job_cut_off", reason="it outlasted the grace", **told)
             return have_ended
 
     def _running(self) -> list[Job]:

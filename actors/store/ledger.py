@@ -29,6 +29,7 @@ from actors.store.backlog import Backlog
 from actors.store.changes import Changes
 from actors.store.clock import Clock
 from actors.store.database import Database
+from actors.store.journal import Journal
 from actors.store.moves import Moves
 from actors.store.recovery import recovered
 from actors.store.reservations import Reservations
@@ -70,6 +71,7 @@ class Ledger:
             database, self._moves, handlers, interrupts, self._reservations, settings, chance
         )
         self._runs = self._reservations.runs
+        self._journal = Journal()
         self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
 
     @property
@@ -160,9 +162,7 @@ class Ledger:
             max_retries=next(retries for retries in given if retries is not None),
             delay=message.delay,
         )
-        self._database.insert(job, message.payload)
-        self._moves.changes.bytes += len(message.payload)
-        self._moves.changes.runnable.append(job)
+        self._moves.submit(job, message.payload)
         return job
 
     def _cancel(self, job_id: str) -> Job:
@@ -195,8 +195,8 @@ class Ledger:
             return self.pending
         now, once = self._moves.look(), self._at_most_once
         found = recovered(self._database, self._runs, now, at_most_once=once)
-        for before, payload, after, past in found:
-            self._moves.write(before, after, past, payload=payload)
+        for before, payload, after, past, reason in found:
+            self._moves.write(before, after, past, payload=payload, cause=reason)
             if past.crashes >= ALONE:
                 self._reservations.suspicion.alone.append(before.id)
         self._moves.changes.is_recovered = True
@@ -230,7 +230,7 @@ class Ledger:
             self._interrupts.cancel(job_id)
         for job in changes.finished:
             self._interrupts.forget(job.id)
-        changes.report()
+        self._journal.report(changes)
         return changes
 
     def _reserved(self) -> dict[str, bool]:
