@@ -94,6 +94,13 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     order: Literal["oldest", "newest"] = "oldest"
 
 
+class ListTypes(Message, frozen=True, forbid_unknown_fields=True):
+    """Answered with a list of JobTypes: those that have jobs or a handler, by name, after this one."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: str = ""
+
+
 class Cancel(Message, frozen=True):
     """Cancel a job: a pending one immediately, a processing one when its handler next yields.
 

@@ -20,6 +20,7 @@ import pykka
 
 from actors import forks, log
 from actors.errors import GoferError
+from actors.gauges import Gauges, measured
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
@@ -103,6 +104,10 @@ class System:
             f"jobs of type {kind!r} wait: it has no handler; add one, or cancel them"
             for kind in sorted(self._vitals.unhandled)
         ]
+
+    def gauges(self) -> Gauges:
+        """Measure what can be measured at this moment. Never waits."""
+        return measured(self._settings.database, self._totals, self._vitals, self._channel, self.workers)
 
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
@@ -188,6 +193,8 @@ class System:
         try:
             ledger = self._ledger(database, settings, clock)
             backlog = Backlog(database, delayed, clock.steady)
+            #: What happened since the start, and how many jobs there are.
+            self.meter, self._totals = ledger.census.meter, database.totals
             #: How many jobs were running, or reserved, when the process before this one ended.
             self.recovered = ledger.counts[Status.PROCESSING] + len(database.life.reserved)
             return JobStore.start(

@@ -92,7 +92,12 @@ class Serving:
                 ownership = waiting.own(self._settings.database, self._look)
                 self._is_waiting = False
                 self._system = self._start(self._settings, ownership=ownership, lost=lost)
-            self._relay = Relay(create_app(self._system), self._worker.sockets[0].getsockname())
+            app = create_app(
+                self._system,
+                connections=lambda: self._worker.nr_conns,
+                access_log=self._settings.access_log,
+            )
+            self._relay = Relay(app, self._worker.sockets[0].getsockname())
             self._worker.asgi = self._relay
             self._tune()
             self._say_ready(self._system)

@@ -9,6 +9,14 @@ from msgspec.structs import replace
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import CutOff, Fail, Outcome, Run
 
+#: What it is called that a job has this status now; there are many ways to become pending.
+REACHED: Final = {
+    Status.PROCESSING: "started",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+}
+
 
 class Move(msgspec.Struct, frozen=True, gc=False):
     """One step of a job, and what the log, the counters and the metrics call it."""
@@ -22,9 +30,8 @@ class Move(msgspec.Struct, frozen=True, gc=False):
     @property
     def event(self) -> str:
         """The name of what happened."""
-        status = self.after.status
-        if status is not Status.PENDING:
-            return "started" if status is Status.PROCESSING else status.value
+        if (reached := REACHED.get(self.after.status)) is not None:
+            return reached
         if self.before is None:
             return "created"
         if self.before.status in FINISHED:

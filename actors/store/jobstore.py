@@ -209,6 +209,7 @@ class JobStore(Actor):
             for run in changes.reserved:
                 self._channel.send(run)
             self._backlog.commit(changes)
+            self._vitals.next = self._ledger.reserved or self._backlog.look()
         finally:
             give(batch.entries)
 

@@ -15,6 +15,7 @@ from actors.messages import (
     Drain,
     Get,
     ListJobs,
+    ListTypes,
     Outcome,
     Progress,
     RecoverCrashed,
@@ -26,6 +27,7 @@ from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.attempts import Attempts
 from actors.store.backlog import Backlog
+from actors.store.census import Census
 from actors.store.changes import Changes
 from actors.store.clock import Clock
 from actors.store.database import Database
@@ -64,14 +66,15 @@ class Ledger:
         self._settings = settings
         self._at_most_once = settings.on_crash == "fail"
         self._admission = Admission(database.totals, interrupts, settings)
-        self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
+        self._retention = Retention(database.totals, self._moves, settings)
         self._reservations = Reservations(database, self._moves, handlers, interrupts, channel, settings)
         self._attempts = Attempts(
             database, self._moves, handlers, interrupts, self._reservations, settings, chance
         )
         self._runs = self._reservations.runs
         self._journal = Journal()
+        self.census = Census(database.count_types(), handlers)
         self._last_id = lifecycle.skipped(database.last_id(), random.getrandbits(GAP_BITS))
 
     @property
@@ -83,6 +86,12 @@ class Ledger:
     def pending(self) -> int:
         """How many jobs are pending, delayed or not."""
         return self.counts[Status.PENDING] + self.counts[DELAYED]
+
+    @property
+    def reserved(self) -> Job | None:
+        """The first of the reserved jobs."""
+        run = next(iter(self._runs.reserved.values()), None)
+        return None if run is None else run.job
 
     @property
     def seconds_ahead(self) -> float:
@@ -104,11 +113,6 @@ class Ledger:
         """Whether finished jobs are deleted when they are too old."""
         return self._settings.keep_seconds > 0
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether jobs are no longer handed out."""
-        return self._interrupts.is_draining
-
     def handle(self, message: Any) -> Any:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
         match message:
@@ -124,6 +128,8 @@ class Ledger:
                 return self.get(job_id)
             case ListJobs():
                 return [self._runs.with_progress(job) for job in self._database.page(message)]
+            case ListTypes():
+                return self.census.page(message, self._database.oldest_pending, self._moves.look_again())
             case Cancel(id=job_id):
                 return self._cancel(job_id)
             case Retry(id=job_id):
@@ -131,7 +137,7 @@ class Ledger:
             case RecoverCrashed():
                 return self._recover_crashed()
             case DeleteExpired():
-                return self._delete_expired()
+                return self._retention.delete_expired(self._moves.look())
             case Drain():
                 self._reservations.take_all_back()
                 return self._database.life.stop()
@@ -203,14 +209,11 @@ class Ledger:
         self._database.life.begin()
         return self.pending
 
-    def _delete_expired(self) -> bool:
-        return self._retention.delete_expired(self._moves.look())
-
     # How it becomes durable, or is undone.
 
     def reserve(self, backlog: Backlog) -> None:
         """Reserve what is next in the backlog, and so send it to the Workers after the commit."""
-        if self.is_draining or self._is_behind:
+        if self._interrupts.is_draining or self._is_behind:
             return
         self._moves.look()
         backlog.set_back(self.changes.back)  # Before pages are read, as all that waits was moved.
@@ -231,6 +234,7 @@ class Ledger:
         for job in changes.finished:
             self._interrupts.forget(job.id)
         self._journal.report(changes)
+        self.census.note(changes)
         return changes
 
     def _reserved(self) -> dict[str, bool]:

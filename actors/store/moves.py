@@ -66,6 +66,12 @@ class Moves:
         if after.status in FINISHED:
             self.changes.finished.append(after)
 
+    def delete_oldest(self, limit: int, *, failed: bool, by: datetime | None = None) -> int:
+        """Delete the jobs that finished first (see Database.delete_oldest); return how many."""
+        deleted = self._database.delete_oldest(limit, failed=failed, by=by)
+        self.changes.deleted += deleted
+        return len(deleted)
+
     def commit(self) -> Changes:
         """Make them durable, and return what follows."""
         self.changes.wrote = self._database.commit()
