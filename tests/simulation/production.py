@@ -32,6 +32,7 @@ from actors.store import (
     suspicion,
     waiting,
 )
+from actors.store.pages import COUNT_TYPES
 from actors.store.schema import COUNT, COUNTED
 from actors.system import NEXT_YIELD, System
 from actors.work.worker import Worker
@@ -135,11 +136,13 @@ class Service:
         return failure
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many jobs there are of each kind, and their bytes, as the service keeps it in mind."""
+    def counts(self) -> dict[Any, int]:
+        """How many jobs of each kind and type there are, and their bytes, as the service keeps it in mind."""
         totals = self._store._ledger._database.totals
         jobs = {f"{kind}_jobs": number for kind, number in totals.jobs.items() if number}
-        return jobs | {f"{kind}_bytes": size for kind, size in totals.bytes.items() if size}
+        tallies = self._store._ledger.census._tallies.items()
+        types = {(name, str(s)): n for name, tally in tallies for s, n in tally.jobs.items() if n}
+        return jobs | {f"{kind}_bytes": size for kind, size in totals.bytes.items() if size} | types
 
     @property
     def unfinished(self) -> int:
@@ -276,10 +279,11 @@ class Service:
         found = self.connection.execute("SELECT id FROM jobs WHERE status = ?", (status,))
         return {f"{number:016x}" for (number,) in found}
 
-    def table(self) -> dict[str, int]:
+    def table(self) -> dict[Any, int]:
         """Count the same in the table."""
         _finish, *counted = self.connection.execute(COUNT).fetchone()
-        return {name: number for name, number in zip(COUNTED, counted, strict=True) if number}
+        types = {(name, status): number for name, status, number in self.connection.execute(COUNT_TYPES)}
+        return {name: number for name, number in zip(COUNTED, counted, strict=True) if number} | types
 
 
 def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
