@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final, NamedTuple, Protocol
@@ -32,8 +33,8 @@ from actors.store import (
     suspicion,
     waiting,
 )
-from actors.store.pages import COUNT_TYPES
-from actors.store.schema import COUNT, COUNTED
+from actors.store.schema import SIZE
+from actors.store.totals import DELAYED
 from actors.system import NEXT_YIELD, System
 from actors.work.worker import Worker
 from tests.simulation.disk import Disk
@@ -46,6 +47,8 @@ DATABASE: Final = "/jobs.db"
 #: What is said of a job that is taken for the cause of crashes, and of one that may run only once.
 CONVICTED: Final = "the process crashed during each of"
 AT_MOST_ONCE: Final = "(GOFER_ON_CRASH=fail)"
+#: Of each job what is counted.
+EACH_JOB: Final = f"SELECT type, status, run_at IS NOT NULL, {SIZE} FROM jobs"
 NOT_STORED: Final = "the outcome could not be stored"
 
 
@@ -281,9 +284,11 @@ class Service:
 
     def table(self) -> dict[Any, int]:
         """Count the same in the table."""
-        _finish, *counted = self.connection.execute(COUNT).fetchone()
-        types = {(name, status): number for name, status, number in self.connection.execute(COUNT_TYPES)}
-        return {name: number for name, number in zip(COUNTED, counted, strict=True) if number} | types
+        counts: Counter[Any] = Counter()
+        for job_type, status, is_delayed, size in self.connection.execute(EACH_JOB):
+            kind = DELAYED if is_delayed and status == Status.PENDING else status
+            counts.update({f"{kind}_jobs": 1, f"{kind}_bytes": size, (job_type, status): 1})
+        return {name: number for name, number in counts.items() if number}
 
 
 def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
