@@ -112,6 +112,11 @@ def new_id(now: datetime, chance: int, last: str) -> str:
     return f"{max(fresh, int(last, 16) + 1):016x}"
 
 
+def submitted_at(job_id: str) -> float:
+    """Return the seconds since 1970 at which a job got this id, as far as that is in it: about a second."""
+    return (int(job_id, 16) >> 20) / 1000
+
+
 def skipped(last: str, chance: int) -> str:
     """Return an id from which a new process goes on, so that no client's old id becomes another job's.
 

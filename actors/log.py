@@ -1,17 +1,48 @@
 """The log: one format for Gofer, gunicorn and pykka, on stderr."""
 
 import logging
+import logging.config
 import os
 import sys
 import traceback
 from contextvars import ContextVar
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, Protocol, TextIO
 
 import structlog
 
 #: Characters of an error with its traceback that are logged: the first, and the last.
 FIRST: Final = 6000
 LAST: Final = 2000
+#: The name of the one handler, by which it is known whether Gofer's format is in use.
+HANDLER: Final = "gofer"
+
+
+class AtWork(Protocol):
+    """A job, as far as the log names it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def type(self) -> str:
+        """Which handler runs it."""
+
+    @property
+    def attempts(self) -> int:
+        """Which attempt runs."""
+
+
+class Named(NamedTuple):
+    """A job's name, for where the job itself does not go."""
+
+    id: str
+    type: str
+    attempts: int
+
+
+#: The job that runs in this context, which each line that its handler logs carries.
+JOB: Final[ContextVar[AtWork | None]] = ContextVar("job", default=None)
 
 
 #: The id of the request that is being answered: what is logged in the midst of it says which it was.
@@ -61,19 +92,33 @@ def config(level: str) -> dict[str, Any]:
                     structlog.stdlib.add_logger_name,
                     structlog.stdlib.ExtraAdder(),
                     _name_request,
+                    _add_job,
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     *rendering,
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "gofer"}},
-        "root": {"level": level, "handlers": ["stderr"]},
+        "handlers": {HANDLER: {"class": "logging.StreamHandler", "formatter": "gofer"}},
+        "root": {"level": level, "handlers": [HANDLER]},
         "loggers": {
             # Pykka logs each exception that an actor returns to its asker, traceback and all, as INFO.
             "pykka": {"level": "WARNING"},
-            "gunicorn.error": {"level": level, "handlers": ["stderr"], "propagate": False},
+            "gunicorn.error": {"level": level, "handlers": [HANDLER], "propagate": False},
         },
     }
+
+
+def level() -> str | None:
+    """Return the level if this process logs in Gofer's format; None if others look after its log."""
+    root = logging.getLogger()
+    is_ours = any(handler.name == HANDLER for handler in root.handlers)
+    return logging.getLevelName(root.level) if is_ours else None
+
+
+def adopt(wanted: str | None) -> None:
+    """Log like the service, in a process of its own that a pool has started."""
+    if wanted is not None and level() is None:
+        logging.config.dictConfig(config(wanted))
 
 
 def have_stderr() -> None:
@@ -100,12 +145,28 @@ def _name_request(
     return event
 
 
-def _bounded(exc_info: Any) -> str:
+def described(error: BaseException) -> str:
     """Return an error with its traceback, cut in the middle: an error's text may be of any length."""
-    text = "".join(traceback.format_exception(*exc_info)).rstrip()
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    except Exception:  # noqa: BLE001 - an exception may be of any make
+        text = type(error).__name__
+    text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= FIRST + LAST:
         return text
     return f"{text[:FIRST]}\n... {len(text) - FIRST - LAST} characters left out ...\n{text[-LAST:]}"
+
+
+def _add_job(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add to a line of a handler's which job it runs."""
+    job = JOB.get()
+    if job is not None:
+        event = {"job_id": job.id, "type": job.type, "attempt": job.attempts, **event}
+    return event
+
+
+def _bounded(exc_info: Any) -> str:
+    return described(exc_info[1])
 
 
 def _write(file: TextIO, exc_info: Any) -> None:

@@ -117,6 +117,13 @@ class ListJobs(Message, frozen=True, forbid_unknown_fields=True):
     ] = "oldest"
 
 
+class ListTypes(Message, frozen=True, forbid_unknown_fields=True):
+    """Answered with a list of JobTypes: those that have jobs or a handler, by name, after this one."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000, description="At most this many types.")] = 1000
+    after: Annotated[str, Meta(description="Only types that come after this one, by name.")] = ""
+
+
 class Cancel(Message, frozen=True):
     """Cancel a job: a pending one immediately, a processing one when its handler next yields.
 
@@ -168,7 +175,7 @@ class Begin(OfRun, frozen=True):
 class Timed(OfRun, frozen=True, kw_only=True):
     """What may say how long a handler took."""
 
-    #: By which the JobStore sees how many jobs of this type it may send ahead.
+    #: By which the JobStore sees how many jobs of this type it may send ahead, and what is usual.
     seconds: float | None = None
 
 
@@ -196,6 +203,8 @@ class Fail(Outcome, frozen=True):
     """End an attempt with an error; the job is tried again if it has retries left."""
 
     error: str
+    #: Where it was raised, cut to a bounded length.
+    traceback: str | None = None
 
 
 class CutOff(Outcome, frozen=True):

@@ -82,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="DEBUG, INFO, WARNING or ERROR"),
     ] = "INFO"
+    access_log: Annotated[bool, Meta(description="1, to log each request, or 0")] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.database, os.PathLike):

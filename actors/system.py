@@ -20,6 +20,7 @@ import pykka
 
 from actors import forks, log
 from actors.errors import GoferError
+from actors.gauges import Gauges, measured
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
 from actors.lifecycle import Job, Status
@@ -104,6 +105,10 @@ class System:
             for kind in sorted(self._vitals.unhandled)
         ]
 
+    def gauges(self) -> Gauges:
+        """Measure what can be measured at this moment. Never waits."""
+        return measured(self._settings.database, self._totals, self._vitals, self._channel, self.workers)
+
     def dead(self) -> list[str]:
         """Name the actors that have stopped and were not replaced."""
         return [ref.actor_class.__name__ for ref in self._actors() if not ref.is_alive()]
@@ -115,7 +120,10 @@ class System:
         Returns immediately. May be called from any thread, and again.
         """
         with self._crew.changing:
+            was_draining = self.interrupts.is_draining
             self.interrupts.drain(grace, admits=admits)
+        if not was_draining:
+            self._log.info("stopping", grace=grace)
         self._channel.close()
         if self._pool is not None:
             self._pool.close()
@@ -158,10 +166,11 @@ class System:
             if running := self._running():
                 names = [f"{job.id} ({job.type})" for job in running]
                 seconds = round(self.interrupts.seconds_left, 1)
-                self._log.info("waiting for running jobs", jobs=names, at_most_seconds=seconds)
+                self._log.info("waiting_for_jobs", jobs=names, at_most_seconds=seconds)
             have_ended = self._crew.join(self.interrupts.seconds_left + NEXT_YIELD)
             for job in [] if have_ended else self._running():
-                self._log.warning("cut off, as it outlasted the grace", job=job.id, type=job.type)
+                told = {"job_id": job.id, "type": job.type, "attempt": job.attempts}
+                self._log.warning("job_cut_off", reason="it outlasted the grace", **told)
             return have_ended
 
     def _running(self) -> list[Job]:
@@ -184,6 +193,8 @@ class System:
         try:
             ledger = self._ledger(database, settings, clock)
             backlog = Backlog(database, delayed, clock.steady)
+            #: What happened since the start, and how many jobs there are.
+            self.meter, self._totals = ledger.census.meter, database.totals
             #: How many jobs were running, or reserved, when the process before this one ended.
             self.recovered = ledger.counts[Status.PROCESSING] + len(database.life.reserved)
             return JobStore.start(

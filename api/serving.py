@@ -95,8 +95,13 @@ class Serving:
                 self._is_waiting = False
                 self._system = self._start(self._settings, ownership=ownership, lost=lost)
             address = self._worker.sockets[0].getsockname()
-            access = Access.of(self._settings, None if isinstance(address, str) else address[0])
-            self._relay = Relay(create_app(self._system, access), address)
+            app = create_app(
+                self._system,
+                Access.of(self._settings, None if isinstance(address, str) else address[0]),
+                connections=lambda: self._worker.nr_conns,
+                access_log=self._settings.access_log,
+            )
+            self._relay = Relay(app, address)
             self._worker.asgi = self._relay
             self._tune()
             self._say_ready(self._system)

@@ -183,6 +183,17 @@ def assert_totals(database: Database) -> None:
     }
 
 
+def assert_census(store: Store) -> None:
+    """See that the counts by type are those of the jobs in the table."""
+    counted = {
+        (name, str(status)): jobs
+        for name, tally in store.ledger.census._tallies.items()
+        for status, jobs in tally.jobs.items()
+        if jobs
+    }
+    assert counted == {(name, status): jobs for name, status, jobs in store.database.count_types()}
+
+
 def count_again(database: Database) -> None:
     """Set the totals of a table that was filled behind the Database's back."""
     database._connection.execute("DELETE FROM totals")

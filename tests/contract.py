@@ -72,13 +72,14 @@ def _check_described(described: dict[str, Any], response: httpx.Response, *, has
     if not contents or not has_content:
         _see(response.content == b"", response, "it has a content")
         return
-    media_type = response.headers["content-type"]
+    media_type = response.headers["content-type"].partition(";")[0]
     _see(media_type in contents, response, f"its type is {media_type}")
     _check_content(contents[media_type]["schema"], response)
 
 
 def _check_content(schema: dict[str, Any], response: httpx.Response) -> None:
-    for error in _validator(json.dumps(schema)).iter_errors(response.json()):
+    content = response.text if schema == {"type": "string"} else response.json()
+    for error in _validator(json.dumps(schema)).iter_errors(content):
         raise Broken(f"{_named(response)}: {error.message} - at {list(error.instance_path)}")
 
 

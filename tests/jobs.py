@@ -1,6 +1,7 @@
 """Handlers and executors that other processes can import, for the tests."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import socket
@@ -122,6 +123,10 @@ def echo(payload: Payload) -> Payload:
     return payload
 
 
+def say(payload: Payload) -> None:
+    logging.getLogger("mine").warning("at work for %s", payload["whom"], extra={"place": "here"})
+
+
 def where(_payload: Payload) -> int:
     return os.getpid()
 
@@ -212,6 +217,7 @@ handlers = {
         interrupt,
         leave,
         no_json,
+        say,
         not_unpicklable,
         send,
         steady,

@@ -109,7 +109,7 @@ class Round:
 
     def _events(self, text: str) -> list[dict[str, Any]]:
         lines = [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-        return [event for event in map(json.loads, lines) if text in event["event"]]
+        return [event for event in map(json.loads, lines) if event["event"] == text]
 
     def _faults(self, code: int, seconds: float) -> Iterator[str]:
         log = self._log.read_text()
@@ -118,7 +118,7 @@ class Round:
         if seconds > LIMIT:  # Then the master kills.
             yield f"it took {seconds:.1f} s"
         yield from (f"{word} in the log" for word in ("SIGKILL", "Traceback", '"error"') if word in log)
-        started, stopped = (len(self._events(text)) for text in ("ready", "job store stopped"))
+        started, stopped = (len(self._events(text)) for text in ("ready", "stopped"))
         if started > stopped:
             yield f"{started} started, {stopped} stopped"
 

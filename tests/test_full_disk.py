@@ -237,6 +237,6 @@ def assert_told_what_was_lost(service: Service, job_id: str) -> None:
     """See that the log names the job whose end could not be stored, and that the stop went its usual way."""
     stop = service.log.partition("Handling signal")[2]
     assert [job_id in line for line in stop.splitlines() if "not stored before the end" in line] == [True]
-    assert "job store stopped" in stop
+    assert '"stopped"' in stop
     assert "Traceback" not in stop
     assert "SIGKILL" not in stop

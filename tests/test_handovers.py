@@ -130,7 +130,7 @@ def test_a_stop_soon_after_a_reload_begins_soon(is_good: bool, tmp_path: Path) -
         change(tmp_path, 2 if is_good else None)
         service.master.send_signal(signal.SIGHUP)
         if is_good:
-            eventually(lambda: "waiting for running jobs" in service.log)
+            eventually(lambda: "waiting_for_jobs" in service.log)
         else:
             eventually(lambda: "Booting" in service.log.partition("signal: hup")[2])
         service.master.send_signal(signal.SIGTERM)
@@ -154,7 +154,7 @@ def test_a_reload_during_a_reload_takes_what_has_changed_meanwhile(tmp_path: Pat
         start(service, "ticks", 1.5)
         change(tmp_path, 2)
         service.master.send_signal(signal.SIGHUP)
-        eventually(lambda: "waiting for running jobs" in service.log)
+        eventually(lambda: "waiting_for_jobs" in service.log)
         change(tmp_path, 3)
         service.master.send_signal(signal.SIGHUP)
         eventually(partial(has_started, service, 3))
@@ -209,7 +209,7 @@ def test_the_service_goes_on_if_the_process_that_was_to_take_over_is_killed(tmp_
     with changeable(tmp_path, GOFER_GRACE=4) as service:
         job = start(service, "ticks", 1)
         service.master.send_signal(signal.SIGHUP)
-        eventually(lambda: "waiting for running jobs" in service.log)
+        eventually(lambda: "waiting_for_jobs" in service.log)
         os.kill(workers(service)[-1], signal.SIGKILL)
         stored = service.client.post("/jobs", json={"type": "version"}).raise_for_status().json()
         eventually(partial(has_started, service, 2))  # Until then nobody may answer, for some seconds.

@@ -124,7 +124,8 @@ def test_what_a_handler_raises_is_logged_with_its_own_traceback(
     shared: System, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(shared, "leave")
-    assert "sys.exit(3)" in caplog.text
+    (record,) = [record for record in caplog.records if record.message == "job_failed"]
+    assert "sys.exit(3)" in vars(record)["exception"]
 
 
 def test_a_handler_that_other_processes_cannot_have_fails_its_job_and_no_other() -> None:

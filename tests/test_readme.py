@@ -94,8 +94,8 @@ def test_the_handler_is_the_example_and_does_what_the_readme_says(tmp_path: Path
 def test_the_settings_are_listed_with_their_defaults() -> None:
     for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
         name, text = variable(field), "none" if default is None else str(default)
-        if default is False:
-            text = "0"
+        if isinstance(default, bool):
+            text = str(int(default))
         if field.endswith("_bytes"):
             text = f"{default // MIB}MiB"
         assert re.search(rf"\| .*`{name}`.* \| .*{re.escape(text)}.* \|", README), name

@@ -152,7 +152,7 @@ def test_an_upgrade_takes_what_comes_while_the_old_process_waits_for_its_jobs(tm
         service.master.send_signal(signal.SIGUSR2)
         eventually(lambda: "waiting for the owner" in service.log)
         service.master.send_signal(signal.SIGTERM)
-        eventually(lambda: "waiting for running jobs" in service.log)
+        eventually(lambda: "waiting_for_jobs" in service.log)
         submitted = submit(service, 1)
         assert submitted.headers["Connection"] == "close"
         assert service.wait_for(submitted.json()["id"], "completed")["attempts"] == 1

@@ -29,6 +29,8 @@ from tests.test_plans import FEW, FILL, Table, assert_costs_the_same
 TOP = Path(__file__).parent.parent
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MANY = 100_000
+#: Of SQLite, for each job that a start counts; to read the job itself would take more.
+STEPS_TO_COUNT = 11
 PAYLOAD = b'{"to":"user@example.com"}'
 
 #: Sends 20,000 jobs through all their moves and prints by how many bytes each has let the process grow.
@@ -166,7 +168,7 @@ def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
-def test_a_start_costs_the_same_among_many_jobs_as_among_few(
+def test_a_start_costs_the_same_among_many_jobs_as_among_few_but_for_one_pass_over_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
@@ -176,7 +178,7 @@ def test_a_start_costs_the_same_among_many_jobs_as_among_few(
         database._connection.execute(FILL.format(size=size))
         database.close()
         steps.append(steps_of_a_start(path, monkeypatch))
-    assert 0 < steps[1] <= 1.3 * steps[0]
+    assert 0 < steps[1] - steps[0] <= STEPS_TO_COUNT * 100 * FEW
 
 
 def test_a_finished_job_takes_less_than_400_bytes_of_the_database(many: Database) -> None:

@@ -44,7 +44,7 @@ def position(events: list[str], start: str) -> int:
 
 def assert_stopped_in_order(service: Service) -> None:
     """See that the worker went through worker_exit to its end: nobody killed it."""
-    starts = ["Worker exiting", "worker stopped", "job store stopped", "Shutting down: Master"]
+    starts = ["Worker exiting", "worker_stopped", "stopped", "Shutting down: Master"]
     positions = [position(service.events, start) for start in starts]
     assert positions == sorted(positions)
     assert "SIGKILL" not in service.log
@@ -215,7 +215,7 @@ def test_jobs_that_outlive_the_grace_are_given_back_when_it_ends(
         service.submit(8)
         eventually(lambda: len(service.jobs(status="processing")) == 8)
         exit_ = service.stop(signum)
-        (stopped,) = [line for line in service.log.splitlines() if "job store stopped" in line]
+        (stopped,) = [line for line in service.log.splitlines() if '"stopped"' in line]
         assert "SIGKILL" not in service.log
         assert "Traceback" not in service.log
     assert exit_.code == 0

@@ -22,7 +22,7 @@ def test_a_stop_at_a_random_moment_leaves_nothing(seed: int) -> None:
 
 def line(service: Service, event: str) -> dict[str, Any]:
     """Return the one line of the log about this."""
-    (found,) = [line for line in service.log.splitlines() if f'"event": "{event}' in line]
+    (found,) = [line for line in service.log.splitlines() if f'"event": "{event}"' in line]
     told: dict[str, Any] = json.loads(found)
     return told
 
@@ -64,18 +64,18 @@ def test_a_stop_names_the_jobs_that_it_waits_for_and_those_that_it_cuts_off(tmp_
         cut_off = begin(service, "sleep", 60)
         given_back = begin(service, "steps", 60)
         ended = service.stop(signal.SIGTERM)
-        waiting = line(service, "waiting for running jobs")
+        waiting = line(service, "waiting_for_jobs")
         assert waiting["jobs"] == [f"{cut_off} (sleep)", f"{given_back} (steps)"]
         assert 0 < waiting["at_most_seconds"] <= 1
-        assert line(service, "cut off")["job"] == cut_off
-        assert line(service, "cut off")["level"] == "warning"
-        assert (line(service, "job store stopped")["pending"], ended.code) == (1, 0)
+        assert line(service, "job_cut_off")["job_id"] == cut_off
+        assert line(service, "job_cut_off")["level"] == "warning"
+        assert (line(service, "stopped")["pending"], ended.code) == (1, 0)
 
 
 def test_a_stop_without_a_running_job_waits_for_none() -> None:
     with running(**SETTINGS) as service:
         service.stop(signal.SIGTERM)
-        assert "waiting for running jobs" not in service.log
+        assert "waiting_for_jobs" not in service.log
 
 
 def test_an_executors_process_that_outlasts_the_grace_is_killed() -> None:
@@ -83,7 +83,7 @@ def test_an_executors_process_that_outlasts_the_grace_is_killed() -> None:
     with running(**SETTINGS, **executor) as service:
         begin(service, "sleep", 60)
         ended = service.stop(signal.SIGTERM)
-        assert "job store stopped" in service.log
+        assert '"stopped"' in service.log
         assert '"level": "error"' not in service.log
     assert ended.code == 0
     assert ended.seconds < 5
@@ -93,12 +93,12 @@ def test_an_attempt_that_is_retried_is_a_warning_and_only_the_last_one_an_error(
     with running(GOFER_MAX_RETRIES=1, **SETTINGS) as service:
         job = service.client.post("/jobs", json={"type": "sleep", "payload": "long"}).json()
         failed = service.wait_for(job["id"], "failed")
-        warning, error = line(service, "an attempt failed; the job runs again"), line(service, "job failed")
-    assert (warning["level"], warning["job"], warning["attempt"]) == ("warning", job["id"], 1)
+        warning, error = line(service, "job_retried"), line(service, "job_failed")
+    assert (warning["level"], warning["job_id"], warning["attempt"]) == ("warning", job["id"], 1)
     assert warning["error"] == failed["last_error"]
     assert warning["at"].endswith("Z")
     assert "exception" not in warning
-    assert (error["level"], error["job"]) == ("error", job["id"])
+    assert (error["level"], error["job_id"]) == ("error", job["id"])
     assert "Traceback" in error["exception"]
 
 

@@ -7,7 +7,7 @@ from actors import lifecycle
 from actors.errors import IllegalMove
 from actors.handlers import Handlers
 from actors.interrupts import Interrupts
-from actors.lifecycle import Job, Status
+from actors.lifecycle import Job
 from actors.messages import Begin, Complete, CutOff, Fail, Outcome, Release
 from actors.settings import Settings
 from actors.store.database import Database, Past
@@ -60,10 +60,8 @@ class Attempts:
         """End an attempt. Raises IllegalMove if it is not the current one."""
         run = self._run(outcome)
         after = self._after(run, outcome)
-        self._moves.write(run.job, after, _past(run.past, outcome), payload=run.payload)
-        if isinstance(outcome, Fail | CutOff) and after.status is Status.PENDING:
-            self._moves.changes.backed_off.append(after)
-        if outcome.seconds is not None:
+        self._moves.write(run.job, after, _past(run.past, outcome), payload=run.payload, cause=outcome)
+        if outcome.seconds is not None and isinstance(outcome, Complete | Fail):
             self._reservations.pace.note(run.job.type, outcome.seconds)
         self._runs.end(outcome.id)
 

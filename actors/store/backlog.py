@@ -56,6 +56,10 @@ class Backlog:
             self.refill()
         return self._line[0] if self._line else None
 
+    def look(self) -> Due | None:
+        """Return the first of what is in memory of the line."""
+        return self._line[0] if self._line else None
+
     def take(self) -> None:
         """Take the first out of the line."""
         due = self._line.popleft()

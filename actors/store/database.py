@@ -21,9 +21,11 @@ from actors.store.keys import Keys
 from actors.store.life import Life
 from actors.store.location import RESTORE, refused
 from actors.store.pages import (
+    COUNT_TYPES,
     DELAYED,
     DELETE_OLDEST,
     IMMEDIATE,
+    OLDEST,
     ONE,
     PROCESSING,
     SET_BACK,
@@ -46,6 +48,7 @@ from actors.store.rows import (
     kept,
     moved,
     rowid,
+    to_time,
     values,
 )
 from actors.store.totals import Totals, kind
@@ -244,17 +247,28 @@ class Database:
         (highest,) = self._read("SELECT max(id) FROM jobs", ()).fetchone()
         return FIRST_ID if highest is None else f"{highest:016x}"
 
-    def delete_oldest(self, limit: int, *, failed: bool, by: datetime | None = None) -> int:
-        """Delete the jobs that finished first, failed ones or others, at most `limit`; return how many.
+    def count_types(self) -> Iterator[tuple[str, str, int]]:
+        """Yield how many jobs there are of which type and status; this reads an entry for each job."""
+        return iter(self._read(COUNT_TYPES, ()))
 
-        With `by`, only those that finished by then.
+    def oldest_pending(self, job_type: str) -> datetime | None:
+        """Return when the oldest pending job of this type was submitted."""
+        row = self._read(OLDEST, (job_type,)).fetchone()
+        return None if row is None else to_time(row[0])
+
+    def delete_oldest(
+        self, limit: int, *, failed: bool, by: datetime | None = None
+    ) -> list[tuple[str, Status]]:
+        """Delete the jobs that finished first, failed ones or others, at most `limit`.
+
+        Return the type and status of each. With `by`, only those that finished by then.
         """
         last = END_OF_TIME if by is None else from_time(by)
         deleted = self._write(DELETE_OLDEST, (failed, limit, last)).fetchall()
         self._last_read = None
-        for status, size in deleted:
+        for _type, status, size in deleted:
             self.totals.add(status, -size, -1)
-        return len(deleted)
+        return [(job_type, Status(status)) for job_type, status, _size in deleted]
 
     def _forget(self, job_id: str) -> None:
         """Keep nothing of a job that is about to change."""

@@ -96,8 +96,8 @@ class JobStore(Actor):
                 self._commit()
             for entry in self._kept.take_all():
                 if isinstance(entry.message, Outcome):
-                    lost = repr(entry.message)[:200]
-                    self._log.error("not stored before the end: its job will run again", outcome=lost)
+                    said, outcome = "not stored before the end: its job will run again", entry.message
+                    self._log.error(said, job_id=outcome.id, outcome=type(outcome).__name__)
                 give([entry])
         except BaseException as error:  # noqa: BLE001 - whatever it is, every asker gets an answer
             self._give_up(error)
@@ -114,7 +114,7 @@ class JobStore(Actor):
     def _close(self) -> None:
         try:
             self._ledger.close()
-            self._log.info("job store stopped", **self._ledger.counts)
+            self._log.info("stopped", **self._ledger.counts)
         except sqlite3.Error as error:
             self._log.error("the database did not close", error=str(error))
         finally:
@@ -136,7 +136,7 @@ class JobStore(Actor):
             entry.refusal = refusal.with_traceback(None)
             self._batch.add(entry)
             if isinstance(entry.message, Outcome):
-                self._log.warning("outcome dropped", job=entry.message.id, reason=str(refusal))
+                self._log.warning("outcome dropped", job_id=entry.message.id, reason=str(refusal))
         except BaseException as error:  # noqa: BLE001 - it is unknown what was written
             self._batch.add(entry)
             self._roll_back(error)
@@ -214,6 +214,7 @@ class JobStore(Actor):
             for run in changes.reserved:
                 self._channel.send(run)
             self._backlog.commit(changes)
+            self._vitals.next = self._ledger.reserved or self._backlog.look()
         finally:
             give(batch.entries)
 

@@ -14,6 +14,7 @@ from actors.messages import (
     Drain,
     Get,
     ListJobs,
+    ListTypes,
     Outcome,
     Progress,
     RecoverCrashed,
@@ -26,10 +27,12 @@ from actors.settings import Settings
 from actors.store.admission import Admission
 from actors.store.attempts import Attempts
 from actors.store.backlog import Backlog
+from actors.store.census import Census
 from actors.store.changes import Changes
 from actors.store.clock import Clock
 from actors.store.database import Database
 from actors.store.interventions import Interventions
+from actors.store.journal import Journal
 from actors.store.moves import Moves
 from actors.store.recovery import recovered
 from actors.store.reservations import Reservations
@@ -61,8 +64,8 @@ class Ledger:
         self._settings = settings
         self._at_most_once = settings.on_crash == "fail"
         admission = Admission(database.totals, interrupts, settings)
-        self._retention = Retention(database, settings)
         self._moves = Moves(database, clock)
+        self._retention = Retention(database.totals, self._moves, settings)
         self._reservations = Reservations(database, self._moves, handlers, interrupts, channel, settings)
         self._attempts = Attempts(
             database, self._moves, handlers, interrupts, self._reservations, settings, chance
@@ -72,6 +75,8 @@ class Ledger:
         self._interventions = Interventions(
             database, self._moves, self._reservations, self._attempts, admission
         )
+        self._journal = Journal()
+        self.census = Census(database.count_types(), handlers)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -82,6 +87,12 @@ class Ledger:
     def pending(self) -> int:
         """How many jobs are pending, delayed or not."""
         return self.counts[Status.PENDING] + self.counts[DELAYED]
+
+    @property
+    def reserved(self) -> Job | None:
+        """The first of the reserved jobs."""
+        run = next(iter(self._runs.reserved.values()), None)
+        return None if run is None else run.job
 
     @property
     def seconds_ahead(self) -> float:
@@ -102,11 +113,6 @@ class Ledger:
     def expires(self) -> bool:
         """Whether finished jobs are deleted when they are too old."""
         return self._settings.keep_seconds > 0
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether jobs are no longer handed out."""
-        return self._interrupts.is_draining
 
     def handle(self, message: Any) -> Any:
         """Do what the message says and return its answer; NotImplemented for one that is not about jobs."""
@@ -129,6 +135,8 @@ class Ledger:
                 return self.get(job_id)
             case ListJobs():
                 return [self._runs.with_progress(job) for job in self._database.page(message)]
+            case ListTypes():
+                return self.census.page(message, self._database.oldest_pending, self._moves.look_again())
             case Cancel(id=job_id):
                 self._see_that_none_is_behind()
                 return self._interventions.cancel(job_id)
@@ -142,7 +150,7 @@ class Ledger:
             case RecoverCrashed():
                 return self._recover_crashed()
             case DeleteExpired():
-                return self._delete_expired()
+                return self._retention.delete_expired(self._moves.look())
             case Drain():
                 self._reservations.take_all_back()
                 return self._database.life.stop()
@@ -167,22 +175,19 @@ class Ledger:
             return self.pending
         now, once = self._moves.look(), self._at_most_once
         found = recovered(self._database, self._runs, now, at_most_once=once)
-        for before, payload, after, past in found:
-            self._moves.write(before, after, past, payload=payload)
+        for before, payload, after, past, reason in found:
+            self._moves.write(before, after, past, payload=payload, cause=reason)
             if past.crashes >= ALONE:
                 self._reservations.suspicion.alone.append(before.id)
         self._moves.changes.is_recovered = True
         self._database.life.begin()
         return self.pending
 
-    def _delete_expired(self) -> bool:
-        return self._retention.delete_expired(self._moves.look())
-
     # How it becomes durable, or is undone.
 
     def reserve(self, backlog: Backlog) -> None:
         """Reserve what is next in the backlog, and so send it to the Workers after the commit."""
-        if self.is_draining or self._is_behind:
+        if self._interrupts.is_draining or self._is_behind:
             return
         self._moves.look()
         backlog.set_back(self.changes.back)  # Before pages are read, as all that waits was moved.
@@ -202,7 +207,8 @@ class Ledger:
             self._interrupts.cancel(job_id)
         for job in changes.finished:
             self._interrupts.forget(job.id)
-        changes.report()
+        self._journal.report(changes)
+        self.census.note(changes)
         return changes
 
     def _reserved(self) -> dict[str, bool]:

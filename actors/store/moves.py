@@ -2,9 +2,12 @@
 
 from datetime import datetime
 
+from msgspec import Raw
+
 from actors import log
 from actors.lifecycle import FINISHED, Job, Status
-from actors.store.changes import Changes
+from actors.messages import Outcome
+from actors.store.changes import Changes, Move
 from actors.store.clock import Clock
 from actors.store.database import Database, Past
 
@@ -38,14 +41,36 @@ class Moves:
         self.look()
         return self._clock.steady()
 
-    def write(self, before: Job, after: Job, past: Past, *, payload: int | None = None) -> None:
-        """Write a move (see Database.update), and note what it leads to: another run, or the end."""
+    def submit(self, job: Job, payload: Raw) -> None:
+        """Add a new job."""
+        self._database.insert(job, payload)
+        self.changes.bytes += len(payload)
+        self.changes.runnable.append(job)
+        self.changes.moves.append(Move(None, job))
+
+    def write(
+        self,
+        before: Job,
+        after: Job,
+        past: Past,
+        *,
+        payload: int | None = None,
+        cause: Outcome | str | None = None,
+    ) -> None:
+        """Write a move (see Database.update), and note why, and what it leads to: another run, or the end."""
+        self.changes.moves.append(Move(before, after, cause))
         # SQLite writes the whole row again.
         self.changes.bytes += self._database.update(before, after, past, payload=payload)
         if after.status is Status.PENDING:
             self.changes.runnable.append(after)
         if after.status in FINISHED:
             self.changes.finished.append(after)
+
+    def delete_oldest(self, limit: int, *, failed: bool, by: datetime | None = None) -> int:
+        """Delete the jobs that finished first (see Database.delete_oldest); return how many."""
+        deleted = self._database.delete_oldest(limit, failed=failed, by=by)
+        self.changes.deleted += deleted
+        return len(deleted)
 
     def commit(self) -> Changes:
         """Make them durable, and return what follows."""

@@ -51,11 +51,18 @@ PASTS: Final = (
 PROCESSING: Final = f"{PASTS} jobs_by_status WHERE status = 'processing'"
 #: Jobs of an interval of ids, which are few.
 SPAN: Final = f"SELECT {SUMMARY} FROM jobs NOT INDEXED WHERE id >= ? AND id < ? ORDER BY id"
+#: How many jobs there are of which type and status: one pass over the index, for a start only.
+COUNT_TYPES: Final = "SELECT type, status, count(*) FROM jobs INDEXED BY jobs_by_type GROUP BY type, status"
+#: When the oldest pending job of a type was submitted.
+OLDEST: Final = (
+    "SELECT created_at FROM jobs INDEXED BY jobs_by_type WHERE type = ? AND status = 'pending'"
+    " ORDER BY id LIMIT 1"
+)
 #: Those that finished first, failed ones or others, if they finished by then: all of them read by the index.
 DELETE_OLDEST: Final = f"""DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs INDEXED BY jobs_by_finish
     WHERE finish IS NOT NULL AND (status = 'failed') = ? ORDER BY finish LIMIT ?
-) AND finished_at <= ? RETURNING status, {SIZE}"""
+) AND finished_at <= ? RETURNING type, status, {SIZE}"""
 
 
 def listed(query: ListJobs, after: int | None) -> tuple[str, dict[str, Any]]:

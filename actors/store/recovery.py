@@ -10,18 +10,19 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from actors import lifecycle, log
+from actors import lifecycle
 from actors.lifecycle import Job, Status
 from actors.store.database import Database, Past
 
 
 class Recovered(NamedTuple):
-    """A job as it was, its payload's bytes, as it is to be, and its past then."""
+    """A job as it was, its payload's bytes, as it is to be, its past then, and why."""
 
     before: Job
     payload: int
     after: Job
     past: Past
+    reason: str
 
 
 def recovered(
@@ -41,15 +42,12 @@ def recovered(
             after = lifecycle.cut_off(job, job.attempts, "by a stop", now, at_most_once=at_most_once)
         else:
             after = lifecycle.crashed(job, crashes, now, was_alone=was_alone, at_most_once=at_most_once)
-        how = "that a stop had cut off" if was_cut_off else "that was running during a crash"
-        log.logger("JobStore").warning(f"recovered a job {how}", job=job.id, status=after.status)
-        yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1))
+        reason = "a stop had cut it off" if was_cut_off else "it was running during a crash"
+        yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1), reason)
     for before, past in perhaps:
         after = lifecycle.perhaps_begun(before, now, at_most_once=at_most_once)
-        log.logger("JobStore").info("recovered a job that had perhaps begun", job=before.id)
-        yield Recovered(
-            before, before.payload_size, after, past._replace(interruptions=past.interruptions + 1)
-        )
+        past = past._replace(interruptions=past.interruptions + 1)  # noqa: PLW2901 - what it has now
+        yield Recovered(before, before.payload_size, after, past, "it had perhaps begun when a process ended")
 
 
 def _certain(database: Database) -> Iterator[tuple[Job, int, Past, bool]]:

@@ -97,7 +97,7 @@ class Reservations:
         try:
             found = None if due.id in self.runs else self._database.find(due.id)
         except (ValueError, OverflowError) as error:
-            log.logger("JobStore").error("a job cannot be read, and waits", job=due.id, error=repr(error))
+            log.logger("JobStore").error("a job cannot be read, and waits", job_id=due.id, error=repr(error))
             return None
         if found is None or found[0].status is not Status.PENDING:
             return None

@@ -5,7 +5,8 @@ from typing import Final
 
 from actors.lifecycle import Status
 from actors.settings import Settings
-from actors.store.database import Database
+from actors.store.moves import Moves
+from actors.store.totals import Totals
 
 #: Finished jobs deleted per job that finishes: more than one, so that a lowered limit is reached in time.
 DELETED_AT_ONCE: Final = 4
@@ -21,8 +22,9 @@ class Retention:
     and while they take at most half of the bytes, too many bytes are too many of the others.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._database = database
+    def __init__(self, totals: Totals, moves: Moves, settings: Settings) -> None:
+        self._totals = totals
+        self._moves = moves
         self._settings = settings
 
     def delete_old(self, finished: int) -> None:
@@ -32,9 +34,9 @@ class Retention:
         for failed, keep in ((False, settings.keep_finished), (True, settings.keep_failed)):
             excess = self._jobs(failed=failed) - keep
             if keep and excess > 0:
-                self._database.delete_oldest(min(excess, most), failed=failed)
+                self._moves.delete_oldest(min(excess, most), failed=failed)
         while settings.keep_bytes and most and self._excess_bytes() > 0:
-            self._database.delete_oldest(1, failed=self._has_large_failures())
+            self._moves.delete_oldest(1, failed=self._has_large_failures())
             most -= 1
 
     def delete_expired(self, now: datetime) -> bool:
@@ -44,7 +46,7 @@ class Retention:
         for failed in (False, True):
             average = self._bytes(failed=failed) // (self._jobs(failed=failed) or 1) + 1
             limit = max(1, min(EXPIRED_AT_ONCE, EXPIRED_BYTES // average))
-            is_more_left |= self._database.delete_oldest(limit, failed=failed, by=by) == limit
+            is_more_left |= self._moves.delete_oldest(limit, failed=failed, by=by) == limit
         return is_more_left
 
     def _excess_bytes(self) -> int:
@@ -54,10 +56,10 @@ class Retention:
         return 2 * self._bytes(failed=True) > self._settings.keep_bytes or not self._jobs(failed=False)
 
     def _jobs(self, *, failed: bool) -> int:
-        return _of(self._database.totals.jobs, failed=failed)
+        return _of(self._totals.jobs, failed=failed)
 
     def _bytes(self, *, failed: bool) -> int:
-        return _of(self._database.totals.bytes, failed=failed)
+        return _of(self._totals.bytes, failed=failed)
 
 
 def _of(totals: dict[str, int], *, failed: bool) -> int:

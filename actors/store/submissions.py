@@ -85,9 +85,7 @@ class Submissions:
             delay=message.delay,
         )
         self._last_id = job_id
-        self._database.insert(job, message.payload)
-        self._moves.changes.bytes += len(message.payload)
-        self._moves.changes.runnable.append(job)
+        self._moves.submit(job, message.payload)
         return job
 
     def _handler(self, place: int, job: Submit) -> Handler:

@@ -5,6 +5,7 @@ are; and a stop that leaves them behind is no help after a crash.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Final
 
 from actors.lifecycle import Job, Status
@@ -53,6 +54,11 @@ class Totals:
     def committed(self) -> None:
         """Note that they are durable."""
         self._durable = self.finish, self.jobs.copy(), self.bytes.copy()
+
+    @property
+    def durable(self) -> Mapping[str, int]:
+        """The jobs by kind as of the last commit, never changed; from any thread."""
+        return self._durable[1]
 
     def rollback(self) -> None:
         """Forget what was not committed."""

@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from actors import lifecycle
+from actors.lifecycle import Job
+from actors.messages import Due
+
 #: Seconds that one step of the JobStore, with its commit, may take before it counts as stuck; and for which a
 #: disk counts as full after a write without space.
 STUCK: Final = 5.0
@@ -24,6 +28,16 @@ class Vitals:
         self.is_broken = False
         #: Types of pending jobs that have no handler.
         self.unhandled: frozenset[str] = frozenset()
+        #: The pending job that is next; None if none is due.
+        self.next: Job | Due | None = None
+
+    def oldest_due_seconds(self, now: float) -> float:
+        """Return for how long the next job has been due at this wall time; 0 if there is none."""
+        job = self.next
+        if job is None:
+            return 0.0
+        since = job.run_at.timestamp() if job.run_at is not None else lifecycle.submitted_at(job.id)
+        return max(0.0, now - since)
 
     def problem(self) -> str | None:
         """Return why nothing can be stored at this moment; None if all is well."""

@@ -44,6 +44,7 @@ class Pool:
         """Raise what the factory raises, and TypeError if what it makes is not an executor."""
         self._factory = factory
         self._log = log.logger("Pool")
+        self._level = log.level()
         self._changing = threading.Condition(threading.Lock())
         with contextlib.ExitStack() as undo:
             self._progress = Progress()
@@ -61,7 +62,14 @@ class Pool:
             self._keeper.start()
             undo.pop_all()
 
-    def call(self, function: Function, argument: Any, timeout: float | None, report: Report) -> Raw:
+    def call(
+        self,
+        function: Function,
+        argument: Any,
+        timeout: float | None,
+        report: Report,
+        job: log.AtWork | None = None,
+    ) -> Raw:
         """Run the handler to its end, and return its result as JSON.
 
         Raises RemoteError for what the handler raised, TimeoutError for one that is abandoned after `timeout`
@@ -69,7 +77,7 @@ class Pool:
         """
         with self._progress.of(report) as line:
             while True:
-                task = self._enter(Call(function, argument, timeout), line)
+                task = self._enter(Call(function, argument, timeout, job, self._level), line)
                 try:
                     return self._run(task)
                 except NotBegun:

@@ -21,7 +21,6 @@ import os
 import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -29,6 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
+from actors import log
 from actors.handlers import Function
 from actors.work.attempt import RemoteError, call, described, overdue
 from actors.work.progress import Line
@@ -56,6 +56,9 @@ class Call(NamedTuple):
     function: Function
     argument: Any
     timeout: float | None
+    #: Of what the log is, and at which level, if it is Gofer's.
+    job: log.AtWork | None = None
+    level: str | None = None
 
 
 class Task:
@@ -177,22 +180,27 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _run(owner: int, line: Line, handler_call: Call) -> Ended:
+    function, argument, timeout, job, level = handler_call
     if os.getpid() != owner:
-        _end_with_parent()
+        _belong_to_parent(level)
+    context = log.JOB.set(job)
     try:
-        return bytes(call(*handler_call, line.report)), None
+        return bytes(call(function, argument, timeout, line.report)), None
     except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process of the pool
-        return b"", (described(error), traceback.format_exc())
+        return b"", (described(error), log.described(error))
+    finally:
+        log.JOB.reset(context)
 
 
-def _end_with_parent() -> None:
-    """Make sure, once, that this process of a pool does not outlive a killed service.
+def _belong_to_parent(level: str | None) -> None:
+    """Have this process of a pool, once, log like the service, and not outlive it when it is killed.
 
     It would wait forever, and what it runs would go on next to the job's next attempt.
     """
     parent = multiprocessing.parent_process()
     if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
         return
+    log.adopt(level)
 
     def watch() -> None:
         parent.join()

@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw
 from actors import log
 from actors.handlers import Handlers
 from actors.interrupts import Interrupt, Interrupted, Interrupts
-from actors.lifecycle import Job, has_retries_left
+from actors.lifecycle import Job
 from actors.messages import Begin, Cancelled, Complete, CutOff, Fail, Outcome, Progress, Release, Run
 from actors.messaging import Actor, Channel
 from actors.work.attempt import call, described
@@ -54,7 +54,7 @@ class Worker(Actor):
             # A call that has outlasted a stop ends with its executor; its job was named when it was cut off.
             is_known = self._pool is not None and self._interrupts.is_draining
             say = self._log.debug if is_known else self._log.error
-            say("the JobStore has stopped, so it cannot be told", job=message.id)
+            say("the JobStore has stopped, so it cannot be told", job_id=message.id)
         except BaseException as error:
             if isinstance(error, Exception):
                 raise
@@ -62,9 +62,14 @@ class Worker(Actor):
             raise RuntimeError(described(error)) from error
         return None
 
+    def on_start(self) -> None:
+        """Say so."""
+        super().on_start()
+        self._log.info("worker_started")
+
     def on_stop(self) -> None:
         """Say so; the outcome of the last job is in the JobStore's mailbox, which outlives this one."""
-        self._log.info("worker stopped")
+        self._log.info("worker_stopped")
         self._ended(self.actor_ref)
 
     def on_failure(
@@ -85,10 +90,13 @@ class Worker(Actor):
         self._running = None
 
     def _outcome(self, run: Run) -> Outcome:
-        """Run the job's handler, and return how that ended."""
+        """Run the job's handler, and return how that ended.
+
+        Whether a failure is the job's end is for the JobStore to say, and so the log of it.
+        """
         job, number = run.job, run.number
-        self._log.debug("job started", job=job.id, type=job.type, attempt=job.attempts)
         began = self._monotonic()
+        context = log.JOB.set(job)
         try:
             result = self._result(job)
         except Interrupted as interrupted:
@@ -97,12 +105,10 @@ class Worker(Actor):
         except ExecutorFailed as failure:
             return CutOff(job.id, job.attempts, str(failure), run=number)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
-            # An attempt that will be retried is the JobStore's to warn of: it knows when that will be.
-            say = self._log.debug if has_retries_left(job) else self._log.error
-            say("job failed", job=job.id, type=job.type, exc_info=True)
-            seconds = self._monotonic() - began
-            return Fail(job.id, job.attempts, described(error), run=number, seconds=seconds)
-        self._log.debug("job completed", job=job.id, type=job.type)
+            seconds, told = self._monotonic() - began, log.described(error)
+            return Fail(job.id, job.attempts, described(error), told, run=number, seconds=seconds)
+        finally:
+            log.JOB.reset(context)
         return Complete(job.id, job.attempts, result, run=number, seconds=self._monotonic() - began)
 
     def _result(self, job: Job) -> Raw:
@@ -115,6 +121,7 @@ class Worker(Actor):
             self._store.tell(Progress(job.id, progress))
 
         if self._pool is not None:
-            return self._pool.call(handler.function, argument, timeout, report)
+            named = log.Named(job.id, job.type, job.attempts)
+            return self._pool.call(handler.function, argument, timeout, report, named)
         check = partial(self._interrupts.check, job.id)
         return call(handler.function, argument, timeout, report, check=check, monotonic=self._monotonic)

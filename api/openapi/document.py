@@ -130,7 +130,9 @@ class Document:
         node = _response(answer.description, answer.headers)
         if answer.type is not None:
             content = {"schema": self._schemas.of(answer.type), "example": _plain(answer.example)}
-            node["content"] = {falcon.MEDIA_JSON: content}
+            node["content"] = {falcon.MEDIA_JSON: content} | {
+                media: {"schema": {"type": "string"}, "example": text} for media, text in answer.texts.items()
+            }
         if answer.links:
             node["links"] = {
                 name: {"operationId": name, "parameters": {"job_id": value}}

@@ -26,6 +26,8 @@ class Answer(msgspec.Struct, frozen=True):
     #: Such an answer, as it is rendered.
     example: Any = None
     headers: tuple[Header, ...] = ()
+    #: Texts that a client may prefer to JSON: an example of each, by its media type.
+    texts: Mapping[str, str] = {}
     #: Where to go from here: the name of an operation, to the value of its `job_id`.
     links: Mapping[str, str] = {}
 

@@ -3,8 +3,13 @@
 from http import HTTPStatus
 from typing import Any, Final
 
+from actors.lifecycle import Status
+from actors.messages import ListTypes
+from actors.store.census import JobType
 from api.health import Report
-from api.openapi.operation import Answer, Operation
+from api.metrics import Summary
+from api.openapi.jobs import UNAVAILABLE
+from api.openapi.operation import Answer, Header, Operation
 
 OPERATIONS: Final = (
     Operation(
@@ -24,6 +29,45 @@ OPERATIONS: Final = (
             )
         },
         errors={HTTPStatus.SERVICE_UNAVAILABLE: "the service is stopping"},
+    ),
+    Operation(
+        method="GET",
+        path="/types",
+        name="listTypes",
+        summary="List the types of job",
+        description="Those that have a handler or jobs, by name; last, without a name, all that are not"
+        " counted apart.",
+        query=ListTypes,
+        answers={
+            HTTPStatus.OK: Answer(
+                "The types of one page.",
+                list[JobType],
+                [JobType(type="email", has_handler=True, jobs=dict.fromkeys(Status, 0))],
+                headers=(Header("Link", 'The next page, if there is one, as `rel="next"`.'),),
+            )
+        },
+        errors={
+            HTTPStatus.BAD_REQUEST: "a list of types takes `limit` (1 to 1000) and `after` (a type)",
+            **UNAVAILABLE,
+        },
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        name="getMetrics",
+        summary="Count and measure",
+        description="In JSON, or as text for Prometheus. It never waits.",
+        answers={
+            HTTPStatus.OK: Answer(
+                "The metrics.",
+                Summary,
+                Summary(*(0 for _ in Summary.__struct_fields__)),
+                headers=(Header("Vary", "By what the answer was chosen.", is_required=True),),
+                texts=dict.fromkeys(
+                    ("text/plain", "application/openmetrics-text"), "gofer_workers_alive 1.0"
+                ),
+            )
+        },
     ),
     Operation(
         method="GET",

@@ -241,8 +241,8 @@ PLANTS: Final = (
     _plant(
         "an interruption uses a retry",
         "store.recovery",
-        "yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1))",
-        "yield Recovered(before, payload, after, Past(crashes, past.interruptions))",
+        "yield Recovered(before, payload, after, Past(crashes, past.interruptions + 1), reason)",
+        "yield Recovered(before, payload, after, Past(crashes, past.interruptions), reason)",
     ),
     _plant(
         "what an executor cuts off uses a retry",
@@ -419,5 +419,11 @@ PLANTS: Final = (
         "store.database",
         "            self.totals.add(status, -size, -1)\n",
         "            pass\n",
+    ),
+    _plant(
+        "deleted jobs stay in the counts by type",
+        "store.moves",
+        "        self.changes.deleted += deleted\n",
+        "",
     ),
 )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final, NamedTuple, Protocol
@@ -32,7 +33,8 @@ from actors.store import (
     suspicion,
     waiting,
 )
-from actors.store.schema import COUNT, COUNTED
+from actors.store.schema import SIZE
+from actors.store.totals import DELAYED
 from actors.system import NEXT_YIELD, System
 from actors.work.worker import Worker
 from tests.simulation.disk import Disk
@@ -45,6 +47,8 @@ DATABASE: Final = "/jobs.db"
 #: What is said of a job that is taken for the cause of crashes, and of one that may run only once.
 CONVICTED: Final = "the process crashed during each of"
 AT_MOST_ONCE: Final = "(GOFER_ON_CRASH=fail)"
+#: Of each job what is counted.
+EACH_JOB: Final = f"SELECT type, status, run_at IS NOT NULL, {SIZE} FROM jobs"
 NOT_STORED: Final = "the outcome could not be stored"
 
 
@@ -135,11 +139,13 @@ class Service:
         return failure
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many jobs there are of each kind, and their bytes, as the service keeps it in mind."""
+    def counts(self) -> dict[Any, int]:
+        """How many jobs of each kind and type there are, and their bytes, as the service keeps it in mind."""
         totals = self._store._ledger._database.totals
         jobs = {f"{kind}_jobs": number for kind, number in totals.jobs.items() if number}
-        return jobs | {f"{kind}_bytes": size for kind, size in totals.bytes.items() if size}
+        tallies = self._store._ledger.census._tallies.items()
+        types = {(name, str(s)): n for name, tally in tallies for s, n in tally.jobs.items() if n}
+        return jobs | {f"{kind}_bytes": size for kind, size in totals.bytes.items() if size} | types
 
     @property
     def unfinished(self) -> int:
@@ -276,10 +282,13 @@ class Service:
         found = self.connection.execute("SELECT id FROM jobs WHERE status = ?", (status,))
         return {f"{number:016x}" for (number,) in found}
 
-    def table(self) -> dict[str, int]:
+    def table(self) -> dict[Any, int]:
         """Count the same in the table."""
-        _finish, *counted = self.connection.execute(COUNT).fetchone()
-        return {name: number for name, number in zip(COUNTED, counted, strict=True) if number}
+        counts: Counter[Any] = Counter()
+        for job_type, status, is_delayed, size in self.connection.execute(EACH_JOB):
+            kind = DELAYED if is_delayed and status == Status.PENDING else status
+            counts.update({f"{kind}_jobs": 1, f"{kind}_bytes": size, (job_type, status): 1})
+        return {name: number for name, number in counts.items() if number}
 
 
 def rows(vfs: Vfs, disk: Disk) -> list[Row] | str:
