@@ -57,6 +57,9 @@ class SubmitOnce(Message, frozen=True):
     submit: Submit | SubmitAll
     #: What a repeat has again, of which a digest is kept: the bytes of a request, or else the jobs as JSON.
     body: bytes = b""
+    #: Why the jobs cannot be submitted, if so. A repeat is answered all the same: it may be that their
+    #: handler was removed since.
+    refusal: InvalidJob | None = None
 
     def __post_init__(self) -> None:
         if not re.match(KEY, self.key):

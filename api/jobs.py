@@ -11,6 +11,7 @@ from msgspec import Meta, Raw, field
 from msgspec.structs import force_setattr, replace
 
 from actors import opaque
+from actors.errors import InvalidJob
 from actors.lifecycle import Job, Status
 from actors.messages import MOST_RETRIES, Cancel, Get, ListJobs, Retry, Submit
 from actors.requests import MOST_JOBS, SubmitAll, SubmitOnce
@@ -99,14 +100,25 @@ class Jobs:
         """Return what was stored, and whether that was so before, under the same key."""
         key, body = key_of(req), await req.json_body()
         message = self._submission(body)
+        if key is None:
+            await self._check(message)
+            return await ask(self._store, message), False
+        once = SubmitOnce(key, message, body, await self._refusal(message))
+        stored: tuple[Job | list[Job], bool] = await ask(self._store, once)
+        return stored
+
+    async def _check(self, message: Submit | SubmitAll) -> None:
         if isinstance(message, SubmitAll):
             await self._validation.check_all_aside(message)
         else:
             await self._validation.check_aside(message)
-        if key is None:
-            return await ask(self._store, message), False
-        stored: tuple[Job | list[Job], bool] = await ask(self._store, SubmitOnce(key, message, body))
-        return stored
+
+    async def _refusal(self, message: Submit | SubmitAll) -> InvalidJob | None:
+        try:
+            await self._check(message)
+        except InvalidJob as error:
+            return error.with_traceback(None)
+        return None
 
     def _submission(self, body: bytes) -> Submit | SubmitAll:
         try:

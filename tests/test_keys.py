@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from actors import Await, Settings, Submit, SubmitAll, SubmitOnce, start
-from actors.errors import CapacityReached, InvalidKey, JobDeleted, KeyReused, StorageFailed
+from actors.errors import CapacityReached, InvalidJob, InvalidKey, JobDeleted, KeyReused, StorageFailed
 from actors.messages import Fail, ListJobs
 from actors.store import keys
 from tests.calling import EMAIL, Store, assert_totals
@@ -174,6 +174,15 @@ def test_a_job_is_submitted_once_in_python_too() -> None:
         assert (again.is_replayed, again.jobs.id, again.jobs.status) == (True, first.jobs.id, "completed")
 
 
+def test_a_repeat_is_answered_even_if_its_job_could_no_longer_be_submitted() -> None:
+    store = Store()
+    refusal = InvalidJob("no handler")
+    with pytest.raises(InvalidJob):
+        store.ask(SubmitOnce("a", EMAIL, refusal=refusal))
+    first = store.ask(SubmitOnce("a", EMAIL))
+    assert store.ask(SubmitOnce("a", EMAIL, refusal=refusal)) == (first.jobs, True)
+
+
 # Over HTTP.
 
 
@@ -237,6 +246,13 @@ def test_a_key_is_what_stands_in_the_quotes(service: Service, quoted: str, bare:
 
 def test_the_longest_key_is_a_key(service: Service) -> None:
     assert post(service, "x" * 255).headers["location"] == post(service, f'"{"x" * 255}"').headers["location"]
+
+
+def test_a_key_with_what_is_no_job_is_400_and_stays_free(tmp_path: Path) -> None:
+    with running(GOFER_HANDLERS="tests.jobs:handlers", GOFER_DATABASE=tmp_path / "jobs.db") as service:
+        assert post(service, "a", b'{"type":"unknown"}').status_code == 400
+        assert post(service, "a", b"[]").status_code == 400
+        assert post(service, "a", b'{"type":"echo"}').status_code == 201
 
 
 @pytest.mark.parametrize("how", ["none", "kill", "reload"])

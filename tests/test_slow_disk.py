@@ -49,6 +49,7 @@ def test_a_submit_that_a_slow_fsync_holds_up_is_answered_with_the_truth(seconds:
                 assert f"n{number}" in stored
             case 503 if "unknown" in detail:
                 assert "Retry-After" not in answer.headers
+                assert "the same Idempotency-Key" in detail
             case 503:
                 assert "nothing was stored" in detail
                 assert f"n{number}" not in stored

@@ -23,14 +23,17 @@ class Admission:
     def see_that_it_goes_on(self) -> None:
         """Raise Draining while the service stops."""
         if not self._interrupts.admits:
-            raise Draining("the service is stopping and takes no new job; send it to the next one")
+            raise Draining(
+                "the service is stopping; repeat this at the next one, which goes on with the rest"
+            )
 
     def admit(self, jobs: int, size: int, *, delayed: int = 0, delayed_size: int = 0) -> None:
         """Raise Draining or CapacityReached unless so many jobs may become pending, all of them.
 
         They have `size` bytes of payload. So many of them are `delayed`, with `delayed_size` of the bytes.
         """
-        self.see_that_it_goes_on()
+        if not self._interrupts.admits:
+            raise Draining("the service is stopping and takes no new job; send it to the next one")
         pending, settings = self._totals.jobs, self._settings
         if delayed:
             _see_room(

@@ -71,6 +71,8 @@ class Submissions:
         if entry := self._database.keys.find(key, message.body):
             found = self._stored(entry)
             return Submitted(found if isinstance(submit, SubmitAll) else found[0], is_replayed=True)
+        if message.refusal is not None:
+            raise message.refusal
         jobs = [self.submit(submit)] if isinstance(submit, Submit) else self.submit_all(submit)
         self._database.keys.add(key, Entry(message.body, int(jobs[0].id, 16), len(jobs)))
         return Submitted(jobs if isinstance(submit, SubmitAll) else jobs[0], is_replayed=False)

@@ -1,5 +1,6 @@
 """What was seen of each job from outside: by the clients that asked for it and the handlers that ran it."""
 
+import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
@@ -7,6 +8,7 @@ from typing import Final
 
 from actors.lifecycle import FINISHED, Job, Status
 from actors.messages import Submit
+from actors.requests import SubmitOnce
 from tests.simulation.production import Row
 
 #: The ends of runs that say nothing of whether the job brings the process down.
@@ -134,6 +136,16 @@ class Story:
     unrun: set[int] = field(default_factory=set)
     #: Whether it was cut short, and then is not to run again.
     is_spent: bool = False
+
+    @functools.cached_property
+    def once(self) -> SubmitOnce | None:
+        """The same under a key of its own; every other job has one."""
+        return SubmitOnce(f"job-{self.number}", self.submit) if self.number % 2 else None
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether it has a key, and was stored or may have been."""
+        return self.once is not None and self.answer in {Answer.YES, Answer.UNKNOWN}
 
     @property
     def is_settled(self) -> bool:

@@ -276,7 +276,8 @@ class Checks:
 
 def _may_run(story: Story, cancelled: Job, job: Job) -> bool:
     """Tell whether the attempt is the one that the cancel was to interrupt, before its handler began."""
-    has_begun = any(run.attempt == job.attempts for run in story.runs)
+    # One that gave way had the same number.
+    has_begun = any(run.attempt == job.attempts and run.end != "Release" for run in story.runs)
     return cancelled.status is Status.PROCESSING and cancelled.attempts == job.attempts and not has_begun
 
 

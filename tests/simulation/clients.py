@@ -7,7 +7,15 @@ from typing import Any, Final
 
 import pykka
 
-from actors.errors import CapacityReached, Draining, GoferError, JobNotFound, OutcomeInDoubt, StorageFailed
+from actors.errors import (
+    CapacityReached,
+    Draining,
+    GoferError,
+    JobDeleted,
+    JobNotFound,
+    OutcomeInDoubt,
+    StorageFailed,
+)
 from actors.handlers import Handlers, handler
 from actors.lifecycle import FINISHED, Job
 from actors.messages import Await, Cancel, Get, ListJobs, Ping, Retry, Submit
@@ -28,6 +36,8 @@ STEP: Final = "a step"
 THINKING: Final = (0, 0, 0, 0, 0.01, 0.3)
 #: How likely a client submits, if there is something else that it could do; and if it mostly looks.
 SUBMITTING, LOOKING = 0.5, 0.06
+#: How likely it repeats a submit under its key.
+REPEATING: Final = 0.05
 #: Seconds that a step of a handler takes, and how many there are.
 STEPPING: Final = (0, 0.001, 0.05, 1)
 STEPS: Final = (0, 0, 1, 3, 20)
@@ -111,6 +121,10 @@ class Clients:
             self._events.note(f"{type(late).__name__} of {late.id}, attempt {late.attempt}, is told again")
             service.system.store.tell(late)
             return
+        keyed = [story for story in self._book.stories if story.may_be_repeated]
+        if keyed and chance.random() < REPEATING:
+            self._repeat(service, chance.choice(keyed[-8:]))
+            return
         known = [story for story in self._book.stories if story.id is not None]
         if not known or chance.random() < (LOOKING if self._plan.has(Kind.QUIET) else SUBMITTING):
             self._submit(service)
@@ -150,7 +164,8 @@ class Clients:
         self._book.add(story)
         seconds = 0.005 if self._plan.has(Kind.IMPATIENT) and self._chance.random() < 0.2 else None
         try:
-            job = self._ask(service, story.submit, seconds)
+            job = self._ask(service, story.once or story.submit, seconds)
+            job = job if story.once is None else job.jobs
         except (OutcomeInDoubt, OutcomeUnknown):
             story.answer = Answer.UNKNOWN
         except (StorageFailed, CapacityReached, Draining, Unanswered, pykka.ActorDeadError) as refusal:
@@ -167,6 +182,34 @@ class Clients:
             if self._book.by_id.get(job.id, story) is not story:
                 self._events.fail("an id is given to a second job", f"{job.id} to job {story.number}")
             self._book.know(story, job.id)
+
+    def _repeat(self, service: Service, story: Story) -> None:
+        """Submit a job again under its key: it is the same job, or if nothing was stored the first."""
+        self._events.note(f"job {story.number} is submitted again")
+        was_known = story.answer is Answer.YES or story.id is not None
+        try:
+            again = self._ask(service, story.once)
+        except JobDeleted:
+            self._miss(story, "a repeat")
+            return
+        except (CapacityReached, Draining) as refusal:
+            if was_known:
+                self._events.fail("a repeat is refused", f"job {story.number}: {refusal}")
+            story.answer = Answer.NO
+            return
+        except (StorageFailed, Unanswered):
+            return
+        job = again.jobs
+        self._events.note(
+            f"job {story.number} is {job.id}, {'again' if again.is_replayed else 'for the first time'}"
+        )
+        if story.id not in (None, job.id) or (was_known and not again.is_replayed):
+            self._events.fail("one key is two jobs", f"job {story.number}: {story.id} and {job.id}")
+        self._events.reach("a job repeated" if again.is_replayed else "a job stored by a repeat")
+        if story.answer is not Answer.YES:
+            story.answer, story.acknowledged = Answer.YES, self._events.count
+            story.answered_at = self._scheduler.clock.now
+        self._book.know(story, job.id)
 
     def _message(self, number: int) -> Submit:
         chance = self._chance

@@ -22,6 +22,8 @@ SITUATIONS: Final = (
     "a broken sync",
     "a broken open",
     "a batch rolled back",
+    "a job repeated",
+    "a job stored by a repeat",
     "a batch rolled back with a beginning in it",
     "a message kept for later",
     "the storage is broken",

@@ -36,6 +36,20 @@ PLANTS: Final = (
         "        os.fsync(wal)\n",
         "        pass\n",
     ),
+    # Keys.
+    _plant(
+        "a key is not written with its job",
+        "store.keys",
+        "        self._write(INSERT + values(rows), tuple(chain.from_iterable(rows)))\n",
+        "",
+    ),
+    _plant("hardly any key is kept", "store.keys", "MOST: Final = 1_000_000", "MOST: Final = 2"),
+    _plant(
+        "a key is not looked for",
+        "store.submissions",
+        "if entry := self._database.keys.find(key, message.body):",
+        "if entry := None:",
+    ),
     # What a batch is.
     _plant(
         "an answer runs ahead of the commit",
