@@ -68,7 +68,7 @@ class Poller(asyncio.BufferedProtocol):
     """A client that gets the job again and again, and only counts the bytes that come."""
 
     def __init__(self, path: str, answers: Any) -> None:
-        self._request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         self._answers = answers
         self._buffer = bytearray(256 * 1024)
         #: Bytes of the answer that are still to come.

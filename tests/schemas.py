@@ -21,6 +21,7 @@ from tests.service import running
 
 COMMAND: Final = Path(sys.executable).with_name("schemathesis")
 EXPECTED: Final = Path(__file__).with_name("schemas.json")
+CONFIG: Final = EXPECTED.with_suffix(".toml")
 #: Nothing is refused for want of room, as that would end the tests of what comes after.
 ROOMY: Final = {"GOFER_CAPACITY": 10_000_000, "GOFER_CAPACITY_DELAYED": 10_000_000}
 
@@ -56,7 +57,16 @@ def look(*options: str, **settings: str) -> str:
         running(GOFER_SIMULATED_SECONDS=0, **ROOMY, **settings) as service,
         tempfile.TemporaryDirectory() as folder,
     ):
-        command = [str(COMMAND), "run", f"{service.url}/openapi.json", "--checks", "all", "--no-color"]
+        command = [
+            str(COMMAND),
+            "--config-file",
+            str(CONFIG),
+            "run",
+            f"{service.url}/openapi.json",
+            "--checks",
+            "all",
+            "--no-color",
+        ]
         command += ["--baseline", str(EXPECTED), "--continue-on-failure", *options]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode or '"level": "error"' in service.log:

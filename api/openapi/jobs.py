@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Raw
+from msgspec import Meta, Raw
 from msgspec.structs import replace
 
 from actors.lifecycle import Job, Status
@@ -34,10 +34,13 @@ WAIT: Final = Header(
     "`wait=N`: answer when the job is finished, or after N seconds (0 to 60) as it is then (RFC 7240).",
 )
 WAITED: Final = Header("Preference-Applied", "Which wait was applied.")
+#: As it is, or as a string of structured fields.
+KEY_GIVEN: Final = r'^(?:[!#-~][!-~]{0,254}|"(?:[!#-\[\]-~]|\\["\\]){1,255}")$'
 KEY: Final = Header(
     "Idempotency-Key",
     "1 to 255 visible ASCII characters, as they are or in double quotes; a repeat of the request under the"
     " same key stores nothing more, and is answered with the same jobs.",
+    Annotated[str, Meta(extra_json_schema={"pattern": KEY_GIVEN})],
 )
 TAG: Final = Header("ETag", "Another one whenever the job has changed (RFC 9110).", is_required=True)
 #: To the operations on one job.
