@@ -311,9 +311,9 @@ PLANTS: Final = (
     ),
     _plant(
         "a cancel interrupts before the commit",
-        "store.ledger",
-        "            self._moves.changes.cancelled.add(job_id)\n",
-        "            self._interrupts.cancel(job_id)\n",
+        "store.interventions",
+        "            self._moves.changes.cancelled.add(before.id)\n",
+        "            self._reservations._interrupts.cancel(before.id)\n",
     ),
     # Time.
     _plant(
