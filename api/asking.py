@@ -14,8 +14,10 @@ from actors.store import JobStore
 ANSWER_LIMIT: Final = 5.0
 
 
-async def ask(actor: pykka.ActorRef[Any], message: Message, limit: float = ANSWER_LIMIT) -> Any:
-    """Send the message and return the answer, without blocking the event loop, within `limit` seconds.
+async def ask(actor: pykka.ActorRef[Any], message: Message, limit: float | None = None) -> Any:
+    """Send the message and return the answer, without blocking the event loop.
+
+    An actor has `limit` seconds for it, or ANSWER_LIMIT.
 
     Raises what the actor raises, ActorDeadError if it has stopped, or Unanswered: then the message will not
     be handled, or (OutcomeUnknown) it was begun, and what it does may still happen.
@@ -24,7 +26,7 @@ async def ask(actor: pykka.ActorRef[Any], message: Message, limit: float = ANSWE
     try:
         reply = actor.ask(message, block=False)
         assert isinstance(reply, Reply)
-        return await reply.within(limit)
+        return await reply.within(ANSWER_LIMIT if limit is None else limit)
     except pykka.ActorDeadError:
         raise pykka.ActorDeadError(f"the {name} has stopped, and the service with it") from None
     except OutcomeUnknown:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.contract import Broken, check, check_form
 
-ALWAYS = {"Cache-Control": "no-store", "X-Request-Id": "1"}
+ALWAYS = {"Cache-Control": "no-store", "X-Request-Id": "1", "ETag": 'W/"1"'}
 JOB = {
     "id": "0019c1d2e3f4a5b6",
     "type": "email",
@@ -48,7 +48,7 @@ def test_answers_as_described_pass() -> None:
         ("GET", "/jobs/1", answer(200, JOB | {"created_at": "yesterday"}), "yesterday"),
         ("GET", "/jobs/1", answer(200, {"id": JOB["id"]}), "required"),
         ("GET", "/jobs", answer(200, JOB), "array"),
-        ("POST", "/jobs", answer(201, JOB), "no Location"),
+        ("POST", "/jobs/1/retry", problem(410), "not to be answered with that"),
         ("POST", "/jobs", problem(429, detail=None), "detail"),
         ("POST", "/jobs", problem(429, said=400), "another status"),
         ("HEAD", "/jobs/1", answer(200, JOB), "it has a content"),

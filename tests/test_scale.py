@@ -96,7 +96,9 @@ def many() -> Iterator[Database]:
 
 def steps(database: Database, query: ListJobs) -> int:
     """Count the steps of SQLite's virtual machine, which no other load on the machine can change."""
-    ledger = Ledger(database, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW))
+    ledger = Ledger(
+        database, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW, lambda: 0.0)
+    )
     count = 0
 
     def step() -> None:
@@ -162,7 +164,9 @@ def steps_of_a_start(path: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with monkeypatch.context() as patched:
         patched.setattr("actors.store.database.connect", counting)
         opened = Database(path)
-    ledger = Ledger(opened, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW))
+    ledger = Ledger(
+        opened, Interrupts(), Channel(), simulated(0), Settings(), Clock(lambda: NOW, lambda: 0.0)
+    )
     ledger.handle(RecoverCrashed())
     opened.close()
     return count
