@@ -24,6 +24,12 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 #: What is served without a token, so that whoever watches the service needs none.
 OPEN_TO_ALL: Final = "/health"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What is refused, in words.
+NO_TOKEN: Final = (
+    "send the service's token: Authorization: Bearer and GOFER_TOKEN, or Basic with it as the password"
+)
+NOT_JSON: Final = "send the body as JSON, with Content-Type: application/json"
+FOREIGN_PAGE: Final = "a page of another origin may not do this"
 #: Browsers ask for the token by the second; the user name is not looked at (RFC 6750, RFC 7617).
 CHALLENGES: Final = ['Bearer realm="gofer"', 'Basic realm="gofer", charset="UTF-8"']
 
@@ -82,11 +88,7 @@ class Access:
         elif scheme.lower() != "bearer":
             given = b""
         if not hmac.compare_digest(given, token):
-            raise falcon.HTTPUnauthorized(
-                description="send the service's token: Authorization: Bearer and GOFER_TOKEN,"
-                " or Basic with it as the password",
-                challenges=CHALLENGES,
-            )
+            raise falcon.HTTPUnauthorized(description=NO_TOKEN, challenges=CHALLENGES)
 
 
 def _check_origin(req: Request) -> None:
@@ -94,13 +96,11 @@ def _check_origin(req: Request) -> None:
     if req.is_json:
         return
     if req.content_length or req.get_header("Transfer-Encoding"):
-        raise falcon.HTTPUnsupportedMediaType(
-            description="send the body as JSON, with Content-Type: application/json"
-        )
+        raise falcon.HTTPUnsupportedMediaType(description=NOT_JSON)
     origin, host = req.get_header("Origin"), req.get_header("Host") or ""
     is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
     if is_foreign or req.get_header("Sec-Fetch-Site") == "cross-site":
-        raise falcon.HTTPForbidden(description="a page of another origin may not do this")
+        raise falcon.HTTPForbidden(description=FOREIGN_PAGE)
 
 
 def _name(host: str) -> str:

@@ -1,8 +1,8 @@
 """The types of job over HTTP."""
 
+from typing import Final
 from urllib.parse import urlencode
 
-import falcon
 import falcon.asgi
 import msgspec
 import pykka
@@ -13,6 +13,9 @@ from actors.store.census import JobType
 from api.asking import ask
 from api.request import Request
 
+#: What a wrong query is told.
+ADVICE: Final = "a list of types takes `limit` (1 to 1000) and `after` (a type)"
+
 
 class JobTypes:
     """`/types`: what is known of each type."""
@@ -22,7 +25,7 @@ class JobTypes:
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """List types by name, with a Link to the next page if there is one."""
-        query = _query(req)
+        query = req.query(ListTypes, ADVICE)
         found: list[JobType] = await ask(self._store, query)
         if len(found) == query.limit and found[-1].type is not None:
             parameters = {"limit": query.limit, "after": found[-1].type}
@@ -30,12 +33,3 @@ class JobTypes:
         resp.data = msgspec.json.encode(found)
 
     on_head = on_get
-
-
-def _query(req: Request) -> ListTypes:
-    try:
-        return req.query(ListTypes)
-    except msgspec.ValidationError as error:
-        raise falcon.HTTPBadRequest(
-            description=f"{error}; a list of types takes `limit` (1 to 1000) and `after` (a type)"
-        ) from None

@@ -24,6 +24,11 @@ from api.problems import ANSWERS
 from api.rendering import Rendering
 from api.request import Request
 
+#: What a wrong query is told.
+ADVICE: Final = (
+    "a list takes `limit` (1 to 1000), `after` (a job id), `order` (oldest or newest), `type` and `status`"
+    f" ({', '.join(Status)})"
+)
 #: Of a job that was submitted without one.
 EMPTY: Final = Raw(b"{}")
 #: Where JSON is written without integers, 2.0 is one.
@@ -79,7 +84,7 @@ class Jobs:
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """List jobs, with a Link to the next page if there is one (RFC 8288)."""
-        query = self._query(req)
+        query = req.query(ListJobs, ADVICE)
         one_more = replace(query, limit=query.limit + 1)
         jobs: list[Job] = await ask(self._store, one_more)
         page = jobs[: query.limit]
@@ -130,15 +135,6 @@ class Jobs:
         except RecursionError:
             raise falcon.HTTPBadRequest(description=f"not a job: {opaque.TOO_DEEP}") from None
         return found if isinstance(found, Submit) else SubmitAll(found)
-
-    def _query(self, req: Request) -> ListJobs:
-        try:
-            return req.query(ListJobs)
-        except msgspec.ValidationError as error:
-            raise falcon.HTTPBadRequest(
-                description=f"{error}; a list takes `limit` (1 to 1000), `after` (a job id),"
-                f" `order` (oldest or newest), `type` and `status` ({', '.join(Status)})"
-            ) from None
 
 
 class OneJob:

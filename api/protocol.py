@@ -48,7 +48,7 @@ class RequestIds:
     """The ids of one process's requests: no other process has the same, as far as chance can see to it."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4)
+        self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
 
     def of(self, headers: Headers) -> bytes:
@@ -60,7 +60,7 @@ class RequestIds:
 
     def new(self) -> bytes:
         """Return a new id."""
-        return b"%b-%x" % (self._prefix.encode(), next(self._numbers))
+        return b"%b-%x" % (self._prefix, next(self._numbers))
 
 
 class Protocol(protocol.ASGIProtocol):  # type: ignore[misc]

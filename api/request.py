@@ -44,12 +44,15 @@ class Request(falcon.asgi.Request):
         """Whether the request says that its body is JSON."""
         return (self.content_type or "").split(";")[0].strip().lower() == falcon.MEDIA_JSON
 
-    def query(self, kind: type[Query]) -> Query:
-        """Return the query as such a struct. Raises msgspec.ValidationError."""
-        found = msgspec.convert(self.params, kind, strict=False)
+    def query(self, kind: type[Query], advice: str) -> Query:
+        """Return the query as such a struct. Raises HTTPBadRequest, with the advice at its end."""
+        try:
+            found = msgspec.convert(self.params, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise falcon.HTTPBadRequest(description=f"{error}; {advice}") from None
         for name, value in self.params.items():
             if getattr(found, name) is None:  # Msgspec takes the word "null" for that.
-                raise msgspec.ValidationError(f"Invalid value {value!r} - at `$.{name}`")
+                raise falcon.HTTPBadRequest(description=f"Invalid value {value!r} - at `$.{name}`; {advice}")
         return found
 
     async def json_body(self) -> bytes:

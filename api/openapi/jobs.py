@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from actors.lifecycle import Job, Status
 from actors.messages import ListJobs
 from api.bulk import CancelFilter, Cancelled, Retried, RetryFilter
-from api.jobs import Submitted
+from api.jobs import ADVICE, Submitted
 from api.openapi.operation import Answer, Body, Header, Operation
 
 ID: Final = "0019c1d2e3f4a5b6"
@@ -123,7 +123,7 @@ OPERATIONS: Final = (
             )
         },
         errors={
-            HTTPStatus.BAD_REQUEST: "Expected `int` <= 1000 - at `$.limit`; a list takes `limit` (1 to 1000)",
+            HTTPStatus.BAD_REQUEST: f"Expected `int` <= 1000 - at `$.limit`; {ADVICE}",
             HTTPStatus.NOT_FOUND: "`after` is '7fffffffffffffff', which is not the id of a job",
             **UNAVAILABLE,
         },

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from api.access import OPEN_TO_ALL, SAFE
+from api.access import FOREIGN_PAGE, NO_TOKEN, NOT_JSON, OPEN_TO_ALL, SAFE
 
 COMMON: Final[Mapping[HTTPStatus, str]] = {
     HTTPStatus.BAD_REQUEST: "there is no query parameter `colour` here; there is none at all",
@@ -21,14 +21,11 @@ COMMON: Final[Mapping[HTTPStatus, str]] = {
 }
 #: Of requests that are not safe: a browser may send them for a page of another origin.
 OF_CHANGES: Final[Mapping[HTTPStatus, str]] = {
-    HTTPStatus.FORBIDDEN: "a page of another origin may not do this",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "send the body as JSON, with Content-Type: application/json",
+    HTTPStatus.FORBIDDEN: FOREIGN_PAGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: NOT_JSON,
 }
 #: Where a token is wanted.
-GUARDED: Final[Mapping[HTTPStatus, str]] = {
-    HTTPStatus.UNAUTHORIZED: "send the service's token: Authorization: Bearer and GOFER_TOKEN, or Basic with"
-    " it as the password",
-}
+GUARDED: Final[Mapping[HTTPStatus, str]] = {HTTPStatus.UNAUTHORIZED: NO_TOKEN}
 EVERY: Final[Mapping[HTTPStatus, str]] = {**COMMON, **OF_CHANGES, **GUARDED}
 
 

@@ -7,6 +7,7 @@ from actors.lifecycle import Status
 from actors.messages import ListTypes
 from actors.store.census import JobType
 from api.health import Report
+from api.job_types import ADVICE
 from api.metrics import Summary
 from api.openapi.jobs import UNAVAILABLE
 from api.openapi.operation import Answer, Header, Operation
@@ -47,7 +48,7 @@ OPERATIONS: Final = (
             )
         },
         errors={
-            HTTPStatus.BAD_REQUEST: "a list of types takes `limit` (1 to 1000) and `after` (a type)",
+            HTTPStatus.BAD_REQUEST: f"Expected `int` <= 1000 - at `$.limit`; {ADVICE}",
             **UNAVAILABLE,
         },
     ),
