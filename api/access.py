@@ -25,7 +25,7 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN_TO_ALL: Final = "/health"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What is refused, in words.
-NO_TOKEN: Final = (
+UNKNOWN_CLIENT: Final = (
     "send the service's token: Authorization: Bearer and GOFER_TOKEN, or Basic with it as the password"
 )
 NOT_JSON: Final = "send the body as JSON, with Content-Type: application/json"
@@ -88,7 +88,7 @@ class Access:
         elif scheme.lower() != "bearer":
             given = b""
         if not hmac.compare_digest(given, token):
-            raise falcon.HTTPUnauthorized(description=NO_TOKEN, challenges=CHALLENGES)
+            raise falcon.HTTPUnauthorized(description=UNKNOWN_CLIENT, challenges=CHALLENGES)
 
 
 def _check_origin(req: Request) -> None:

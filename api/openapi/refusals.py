@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from api.access import FOREIGN_PAGE, NO_TOKEN, NOT_JSON, OPEN_TO_ALL, SAFE
+from api.access import FOREIGN_PAGE, NOT_JSON, OPEN_TO_ALL, SAFE, UNKNOWN_CLIENT
 
 COMMON: Final[Mapping[HTTPStatus, str]] = {
     HTTPStatus.BAD_REQUEST: "there is no query parameter `colour` here; there is none at all",
@@ -25,7 +25,7 @@ OF_CHANGES: Final[Mapping[HTTPStatus, str]] = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: NOT_JSON,
 }
 #: Where a token is wanted.
-GUARDED: Final[Mapping[HTTPStatus, str]] = {HTTPStatus.UNAUTHORIZED: NO_TOKEN}
+GUARDED: Final[Mapping[HTTPStatus, str]] = {HTTPStatus.UNAUTHORIZED: UNKNOWN_CLIENT}
 EVERY: Final[Mapping[HTTPStatus, str]] = {**COMMON, **OF_CHANGES, **GUARDED}
 
 
